@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""Messages to msgpack and back; the one module that knows msgpack."""
+
+import hashlib
+from typing import TypeVar, cast
+
+import msgpack
+from pydantic import ValidationError
+
+from helexa.protocol.errors import MalformedError
+from helexa.protocol.messages.base import Message
+
+MessageT = TypeVar("MessageT", bound=Message)
+
+Plain = None | bool | int | float | str | bytes | list["Plain"] | dict[str, "Plain"]
+"""What msgpack itself can carry."""
+
+Signable = bool | int | str | bytes | list["Signable"] | dict[str, "Signable"]
+"""What a signed record may hold: no floats and no nulls, so that it has one encoding."""
+
+
+def pack(message: Message) -> bytes:
+    """Return `message` as a msgpack map."""
+    return pack_plain(message.model_dump())
+
+
+def unpack(kind: type[MessageT], data: bytes) -> MessageT:
+    """Return the message of type `kind` in `data`.
+
+    Raises:
+        MalformedError: `data` is not msgpack, or not a `kind`.
+    """
+    try:
+        return kind.model_validate(unpack_plain(data))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise MalformedError(f"{kind.__name__}: {where}: {first['msg']}", param=where) from error
+
+
+def pack_plain(value: object) -> bytes:
+    """Return the msgpack of lists, maps, strings, bytes and numbers."""
+    return cast("bytes", msgpack.packb(value, datetime=True))
+
+
+def unpack_plain(data: bytes) -> Plain:
+    """Return what `data` holds.
+
+    Raises:
+        MalformedError: `data` is not msgpack.
+    """
+    try:
+        return cast("Plain", msgpack.unpackb(data, timestamp=3, strict_map_key=False))
+    except (ValueError, msgpack.UnpackException, RecursionError) as error:
+        raise MalformedError("not a msgpack message") from error
+
+
+def pack_canonical(value: Signable) -> bytes:
+    """Return the only valid encoding of `value`: keys sorted, no floats, no nulls.
+
+    Raises:
+        TypeError: `value` holds something that has no canonical form.
+    """
+    return pack_plain(_sorted(value))
+
+
+def unpack_canonical(data: bytes) -> Signable:
+    """Return what `data` holds, if `data` is its canonical encoding.
+
+    Raises:
+        MalformedError: another encoding of the same value, or a value that may not be signed.
+    """
+    value = cast("Signable", unpack_plain(data))
+    try:
+        if pack_canonical(value) == data:
+            return value
+    except TypeError as error:
+        raise MalformedError("the record holds values that cannot be signed") from error
+    raise MalformedError("the record is not in canonical form")
+
+
+def digest(data: bytes) -> str:
+    """Return the SHA-256 of `data` in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _sorted(value: Signable) -> Signable:
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError("a signed map has text keys only")
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    if isinstance(value, list):
+        return [_sorted(item) for item in value]
+    if isinstance(value, bool | int | str | bytes):
+        return value
+    raise TypeError(f"{type(value).__name__} has no canonical form")

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""What all wire types share."""
+
+from pydantic import BaseModel, ConfigDict
+
+PROTOCOL_VERSION = 1
+"""Rises when an old peer could misread a new one; new optional fields do not raise it."""
+
+
+class Message(BaseModel):
+    """A value that crosses the bus. Fields that the reader does not know are dropped."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class Record(Message):
+    """A value that is stored or relayed. Fields that the reader does not know are kept."""
+
+    model_config = ConfigDict(extra="allow")

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""Names that become subject tokens, keys or ids."""
+
+import re
+import secrets
+from base64 import b32encode
+
+_SAFE = re.compile(rb"[A-Za-z0-9_-]")
+_ESCAPE = re.compile(r"=([0-9A-F]{2})")
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def encode_token(name: str) -> str:
+    """Return `name` as one subject token and KV key; bytes that are not safe become `=XX`."""
+    return "".join(
+        chr(byte) if _SAFE.match(bytes([byte])) else f"={byte:02X}" for byte in name.encode()
+    )
+
+
+def decode_token(token: str) -> str:
+    """Return the name that `encode_token` made `token` of."""
+    raw = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), token)
+    return raw.encode("latin-1").decode()
+
+
+def is_token(text: str) -> bool:
+    """Whether `text` may be an id of ours: letters, digits, `_` and `-`, at most 64."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+def random_id(bits: int = 128) -> str:
+    """Return a lower-case random id of at least `bits` bits."""
+    return b32encode(secrets.token_bytes(-(-bits // 8))).decode().rstrip("=").lower()
+
+
+def instance_id() -> str:
+    """Return an id for one start of one process (60 bits)."""
+    return random_id(60)[:12]
+
+
+def request_id(home: str) -> str:
+    """Return a new request id: the gateway it came to, a dot, and 128 random bits.
+
+    It is the resume handle too, so it must not be guessable.
+    """
+    return f"{home}.{random_id(128)}"
+
+
+def home_of(request: str) -> str | None:
+    """Return the gateway in a request id, or `None` if it is not one."""
+    home, dot, rest = request.partition(".")
+    return home if dot and is_token(home) and is_token(rest) else None
+
+
+def request_token(request: str) -> str:
+    """Return the part of a request id that stands in the token subject."""
+    return request.partition(".")[2]

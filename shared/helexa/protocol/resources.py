@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""Every stream, bucket and object store: what it holds, how long, and who may touch it.
+
+Owners create it at start (all of them try; it is idempotent). Writers of a stream are those whose
+subjects it captures; writers of buckets and stores are named here.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from helexa.protocol import subjects
+from helexa.protocol.subjects import Role
+
+Storage = Literal["file", "memory"]
+MIB = 1024 * 1024
+DAY_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A JetStream stream."""
+
+    name: str
+    subjects: tuple[str, ...]
+    storage: Storage
+    max_bytes: int
+    max_age_s: float
+    owners: frozenset[Role]
+    readers: frozenset[Role]
+    work_queue: bool = False
+    discard_new: bool = False
+    """Refuse what does not fit instead of dropping the oldest."""
+    no_ack: bool = False
+    async_persist: bool = False
+    """Flush in the background, where there is one replica only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A key-value bucket."""
+
+    name: str
+    owners: frozenset[Role]
+    readers: frozenset[Role]
+    writers: frozenset[Role]
+    ttl_s: float | None = None
+    history: int = 1
+    max_bytes: int = 64 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStore:
+    """An object store."""
+
+    name: str
+    storage: Storage
+    max_bytes: int
+    owners: frozenset[Role]
+    readers: frozenset[Role]
+    writers: frozenset[Role]
+    ttl_s: float | None = None
+
+
+def _roles(*roles: Role) -> frozenset[Role]:
+    return frozenset(roles)
+
+
+TOKEN_WINDOW_S = 120.0
+"""How long frames are kept."""
+
+TOKENS = Stream(
+    name="TOKENS",
+    subjects=(subjects.ALL_TOKENS,),
+    storage="memory",
+    max_bytes=256 * MIB,
+    max_age_s=TOKEN_WINDOW_S,
+    owners=_roles(Role.GATEWAY, Role.PROVISIONER),
+    readers=_roles(Role.GATEWAY, Role.PORTAL),
+)
+USAGE = Stream(
+    name="USAGE",
+    subjects=(subjects.ALL_USAGE,),
+    storage="file",
+    max_bytes=256 * MIB,
+    max_age_s=30 * DAY_S,
+    owners=_roles(Role.GATEWAY, Role.PORTAL, Role.PROVISIONER),
+    readers=_roles(Role.PORTAL),
+    work_queue=True,
+    discard_new=True,
+)
+EVENTS = Stream(
+    name="EVENTS",
+    subjects=(subjects.ALL_EVENTS,),
+    storage="file",
+    max_bytes=64 * MIB,
+    max_age_s=7 * DAY_S,
+    owners=_roles(Role.PROVISIONER),
+    readers=_roles(Role.PROVISIONER, Role.ADMIN),
+    async_persist=True,
+)
+STREAMS = (TOKENS, USAGE, EVENTS)
+
+_ORCHESTRATOR = _roles(Role.PROVISIONER)
+_READERS = _roles(Role.GATEWAY, Role.SCHEDULER, Role.PROVISIONER, Role.PORTAL, Role.ADMIN)
+
+MODELS = Bucket("models", _ORCHESTRATOR, _READERS, _ORCHESTRATOR)
+"""The catalogue: a `ModelConfig` a model."""
+NEURONS = Bucket("neurons", _ORCHESTRATOR, _READERS, _ORCHESTRATOR, ttl_s=90.0)
+"""Registrations: a `NeuronDescriptor` a neuron, renewed while it reports."""
+PLACEMENTS = Bucket("placements", _ORCHESTRATOR, _READERS, _ORCHESTRATOR, history=8)
+"""Desired state: a `Placement` a model."""
+LEASES = Bucket("leases", _ORCHESTRATOR, _ORCHESTRATOR, _ORCHESTRATOR, ttl_s=10.0)
+"""Leadership."""
+IDENTITIES = Bucket("identities", _ORCHESTRATOR, _ORCHESTRATOR, _ORCHESTRATOR)
+"""The public key that each enrolled neuron's id is bound to."""
+BUCKETS = (MODELS, NEURONS, PLACEMENTS, LEASES, IDENTITIES)
+
+BODIES = ObjectStore(
+    name="bodies",
+    storage="memory",
+    max_bytes=256 * MIB,
+    owners=_roles(Role.GATEWAY, Role.PROVISIONER),
+    readers=_roles(Role.GATEWAY, Role.NEURON),
+    writers=_roles(Role.GATEWAY),
+    ttl_s=600.0,
+)
+"""Request bodies that are too large for one message."""
+OBJECT_STORES = (BODIES,)
