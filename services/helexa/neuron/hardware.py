@@ -100,8 +100,9 @@ class HardwareMonitor:
     def sample(self) -> Hardware:
         """This host now.
 
-        Blocking: 0.6 ms without cards on 2 cores, but NVML can block for ever on a sick driver
-        and a disk over a dead network. Call it in a thread, one call at a time.
+        Blocking: about 1 ms without cards (measured on 2 cores), but NVML can block for ever on
+        a sick driver, and so can a disk over a dead network. Call it in a thread, one call at a
+        time.
         """
         limits = read_limits(self._root)
         physical, logical = self._usable_cores(limits)
@@ -220,24 +221,26 @@ def _memory_use(group: Path) -> tuple[int | None, int]:
     if not limits:
         return None, 0
     used = _number(_text(group / "memory.current") or _text(group / "memory.usage_in_bytes")) or 0
-    cached = re.search(
-        r"^(?:total_)?inactive_file (\d+)$", _inactive(_text(group / "memory.stat")), re.MULTILINE
+    return min(limits), max(0, used - _reclaimable(group))
+
+
+def _reclaimable(group: Path) -> int:
+    """Bytes of file cache that the kernel drops first; v1 counts the subtree as total_*."""
+    found = dict(
+        line.split(" ", 1)
+        for line in _text(group / "memory.stat").splitlines()
+        if line.partition(" ")[0] in {"inactive_file", "total_inactive_file"}
     )
-    return min(limits), max(0, used - int(cached[1]) if cached else used)
-
-
-def _inactive(stat: str) -> str:
-    """The line that counts the subtree: v1 has one for the group alone as well."""
-    lines = [line for line in stat.splitlines() if "inactive_file" in line]
-    return max(lines, key=len, default="")
+    return _number(found.get("total_inactive_file", found.get("inactive_file", ""))) or 0
 
 
 def _number(text: str) -> int | None:
-    return int(text) if text.strip().isdecimal() else None
+    digits = text.strip()
+    return int(digits) if digits.isdecimal() else None
 
 
 def _text(path: Path) -> str:
-    """The file's text, or "" where it is absent: kernels and containers differ in what they show."""
+    """The file's text, or "" where it is absent, as kernels and containers differ."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -268,7 +271,7 @@ def _disk_free(path: Path) -> int | None:
     for place in (path, *path.parents):
         try:
             return psutil.disk_usage(str(place)).free
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
             logger.debug("disk_unreadable", extra={"path": str(place), "why": str(error)})

@@ -9,7 +9,7 @@ subject of (home, author, request). `seq` counts a neuron's frames from 0 and ru
 | kind | author | payload |
 |---|---|---|
 | `OPEN` | ctl | `account, model, operation, public_id, neuron, created`; assigns attempt 1 |
-| `ASSIGN` | ctl | `neuron, after_seq`: from here on this attempt's frames count, and no older ones |
+| `ASSIGN` | ctl | `neuron, after_seq`: from here on this attempt's frames count, and no older |
 | `ATTACH` | ctl | `gateway`: the new owner |
 | `DATA` | neuron | `events, text`: that many events, as they go to the client |
 | `BODY` | neuron | `part`: a piece of an answer that is not a stream |

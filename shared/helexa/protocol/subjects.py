@@ -2,7 +2,8 @@
 """Every subject of Helexa, bound to its types and to who may use it.
 
 No other module spells a subject. The permissions that a site's servers enforce are generated from
-the constants below. Placeholders in braces are subject tokens: ``{neuron}`` is a neuron's encoded id.
+the constants below. Placeholders in braces are subject tokens: ``{neuron}`` is a neuron's id,
+encoded.
 """
 
 import re
@@ -386,3 +387,12 @@ def object_stream(store: str) -> str:
 def object_writer_api(store: str) -> list[str]:
     """Return the subjects of a role that puts objects into `store`."""
     return [f"$O.{store}.>", f"$JS.API.STREAM.PURGE.{object_stream(store)}"]
+
+
+def object_subjects(store: str) -> list[str]:
+    """Return the subjects behind an object store: chunks and descriptions."""
+    return [f"$O.{store}.C.>", f"$O.{store}.M.>"]
+
+
+SYSTEM_INBOX = "_INBOX_system"
+"""The inbox prefix of the provisioner's user in the system account."""

@@ -78,7 +78,7 @@ def _turn(rng: Random, topic: Topic) -> list[Message]:
 def _tool_dialogue(rng: Random) -> Dialogue:
     corpus = phrases()
     tools = rng.sample(corpus.tools, rng.choice(TOOLS_OFFERED))
-    names = [_pick(rng, tool.integers and (tool.argument,) or tool.parameters) for tool in tools]
+    names = ["" if tool.integers else _pick(rng, tool.parameters) for tool in tools]
     definitions = [_definition(rng, tool, name) for tool, name in zip(tools, names, strict=True)]
     messages = _system(rng)
     if rng.random() < SHARE_OF_TOOLS_NOT_NEEDED:

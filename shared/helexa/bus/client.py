@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""One process's connection to its site's servers."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Self
+
+import nats
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.js import JetStreamContext
+
+from helexa.bus import headers
+from helexa.bus.context import DEADLINE, Deadline
+from helexa.protocol import subjects
+from helexa.protocol.codec import pack, unpack
+from helexa.protocol.errors import (
+    DeadlineExceededError,
+    ErrorReply,
+    HelexaError,
+    NoRespondersError,
+    RequestTooLargeError,
+    UnavailableError,
+    from_reply,
+)
+from helexa.protocol.subjects import Call, Event, MessageT, ReplyT, RequestT, pattern_of, subject_of
+
+_log = logging.getLogger(__name__)
+
+RECONNECT_WAIT_S = 0.25
+CONNECT_TIMEOUT_S = 2
+PING_INTERVAL_S = 5
+PENDING_WHILE_AWAY_BYTES = 8 * 1024 * 1024
+HEADROOM_BYTES = 16 * 1024
+"""Room for headers below the server's largest payload."""
+
+RawCallback = Callable[[str, bytes], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where to connect and as whom."""
+
+    servers: tuple[str, ...]
+    name: str
+    """Shown in the server's connection list."""
+    seed: str | None = field(default=None, repr=False)
+    """The user's nkey seed; `None` connects without credentials."""
+    inbox_prefix: str = "_INBOX"
+
+
+class Bus:
+    """Requests, events and raw subscriptions, over a connection that always comes back.
+
+    Use as `async with Bus(connection) as bus`. Entering does not wait for a server: a process
+    starts before its broker. `wait_connected` does.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        """Keep the options; nothing connects before `__aenter__`."""
+        self.connection = connection
+        self.client = Client()
+        self.closed = asyncio.Event()
+        """Set when the client has given up, which is a reason to end the process."""
+        self.last_error: str | None = None
+        self._connected = asyncio.Event()
+        self._reconnected: list[Callable[[], Awaitable[None]]] = []
+        self._connecting: asyncio.Task[None] | None = None
+        self._leaving = False
+
+    async def __aenter__(self) -> Self:
+        """Begin to connect, for ever."""
+        self._connecting = asyncio.create_task(self._connect(), name="bus-connect")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Flush what was published and close."""
+        self._leaving = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._connecting
+        if self.client.is_connected:
+            with contextlib.suppress(nats.errors.Error, asyncio.TimeoutError):
+                await self.client.flush(timeout=2)
+        await self.client.close()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a server can be reached now."""
+        return self.client.is_connected
+
+    @property
+    def max_payload_bytes(self) -> int:
+        """The largest body that fits one message beside its headers."""
+        return self.client.max_payload - HEADROOM_BYTES
+
+    @property
+    def jetstream(self) -> JetStreamContext:
+        """The durable half of the connection."""
+        return self.client.jetstream(timeout=5)
+
+    async def wait_connected(self) -> None:
+        """Return when the first connection stands."""
+        await self._connected.wait()
+
+    def on_reconnected(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Call `callback` after each reconnection: what was missed must be read again."""
+        self._reconnected.append(callback)
+
+    async def request(
+        self, call: Call[RequestT, ReplyT], message: RequestT, *, deadline_s: float, **tokens: str
+    ) -> ReplyT:
+        """Return the reply to `message`.
+
+        Raises:
+            NoRespondersError: nobody serves the subject.
+            DeadlineExceededError: no reply within `deadline_s`.
+            UnavailableError: there is no connection.
+            RequestTooLargeError: it fits neither a message nor the object store.
+            HelexaError: what the other side raised.
+        """
+        from helexa.bus.bodies import put_body  # noqa: PLC0415 - large bodies are rare
+
+        deadline = Deadline.after(deadline_s)
+        inherited = DEADLINE.get()
+        if inherited is not None and inherited.at < deadline.at:
+            deadline = inherited
+        subject = subject_of(call.subject, **tokens)
+        payload = pack(message)
+        extra = headers.outgoing(deadline.remaining_s)
+        if len(payload) > self.max_payload_bytes:
+            extra[headers.CLAIM_HEADER] = await put_body(self, payload)
+            payload = b""
+        reply = await self._exchange(subject, payload, extra, deadline)
+        fields = reply.headers or {}
+        if headers.ERROR_CODE_HEADER in fields:
+            raise from_reply(unpack(ErrorReply, reply.data))
+        return unpack(call.reply, reply.data)
+
+    async def publish(self, event: Event[MessageT], message: MessageT, **tokens: str) -> None:
+        """Publish `message`; it is lost if nobody listens.
+
+        Raises:
+            UnavailableError: there is no connection and the buffer for that time is full.
+        """
+        data = message.model_dump_json().encode() if event.as_json else pack(message)
+        await self.publish_raw(subject_of(event.subject, **tokens), data)
+
+    async def publish_raw(self, subject: str, data: bytes) -> None:
+        """Publish bytes: the path of frames.
+
+        Raises:
+            UnavailableError: there is no connection and the buffer for that time is full.
+            RequestTooLargeError: more than the server's largest payload.
+        """
+        try:
+            await self.client.publish(subject, data)
+        except nats.errors.MaxPayloadError as error:
+            raise RequestTooLargeError(f"{len(data)} bytes do not fit one message") from error
+        except nats.errors.Error as error:
+            raise UnavailableError("the site's servers cannot be reached") from error
+
+    async def subscribe(
+        self,
+        event: Event[MessageT],
+        handler: Callable[[MessageT], None],
+        *,
+        queue: str = "",
+        **tokens: str,
+    ) -> Subscription:
+        """Call `handler` with every message of `event`. It must not block and must not raise.
+
+        A message that does not decode is counted in the log and dropped: nobody waits for it.
+        """
+
+        def take(subject: str, data: bytes) -> None:
+            try:
+                message = (
+                    event.message.model_validate_json(data)
+                    if event.as_json
+                    else unpack(event.message, data)
+                )
+            except (HelexaError, ValueError) as error:
+                _log.warning("event_unreadable", extra={"subject": subject, "error": str(error)})
+                return
+            handler(message)
+
+        return await self.subscribe_raw(pattern_of(event.subject, **tokens), take, queue=queue)
+
+    async def subscribe_raw(
+        self, subject: str, handler: RawCallback, *, queue: str = ""
+    ) -> Subscription:
+        """Call `handler` with the subject and bytes of every message, in order."""
+
+        async def take(message: Msg) -> None:
+            # An exception that leaves a callback ends the whole connection (measured).
+            try:
+                handler(message.subject, message.data)
+            except Exception:  # noqa: BLE001 - see above
+                _log.exception("subscriber_failed", extra={"subject": message.subject})
+
+        await self.wait_connected()
+        return await self.client.subscribe(subject, queue=queue, cb=take)
+
+    async def _exchange(
+        self, subject: str, payload: bytes, extra: dict[str, str], deadline: Deadline
+    ) -> Msg:
+        remaining = deadline.remaining_s
+        if remaining <= 0:
+            raise DeadlineExceededError
+        if not self.is_connected:
+            raise UnavailableError("the site's servers cannot be reached")
+        try:
+            return await self.client.request(subject, payload, timeout=remaining, headers=extra)
+        except nats.errors.NoRespondersError as error:
+            raise NoRespondersError(f"nobody serves {subject}") from error
+        except (TimeoutError, nats.errors.TimeoutError) as error:
+            raise DeadlineExceededError(f"no answer from {subject} in time") from error
+        except nats.errors.MaxPayloadError as error:
+            raise RequestTooLargeError from error
+        except nats.errors.Error as error:
+            raise UnavailableError("the site's servers cannot be reached") from error
+
+    async def _connect(self) -> None:
+        await self.client.connect(
+            servers=list(self.connection.servers),
+            name=self.connection.name,
+            nkeys_seed_str=self.connection.seed,
+            inbox_prefix=self.connection.inbox_prefix.encode(),
+            allow_reconnect=True,
+            max_reconnect_attempts=-1,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type] # a float works
+            ping_interval=PING_INTERVAL_S,
+            max_outstanding_pings=2,
+            pending_size=PENDING_WHILE_AWAY_BYTES,
+            skip_subject_validation=True,
+            error_cb=self._on_error,
+            disconnected_cb=self._on_disconnected,
+            reconnected_cb=self._on_reconnected,
+            closed_cb=self._on_closed,
+        )
+        self.last_error = None
+        self._connected.set()
+        url = self.client.connected_url
+        _log.info("bus_connected", extra={"server": url.netloc if url else ""})
+
+    async def _on_error(self, error: Exception) -> None:
+        text = f"{type(error).__name__}: {error}"
+        if text != self.last_error:
+            self.last_error = text
+            _log.warning("bus_error", extra={"error": text})
+
+    async def _on_disconnected(self) -> None:
+        if not self._leaving:
+            _log.warning("bus_disconnected")
+
+    async def _on_reconnected(self) -> None:
+        self.last_error = None
+        _log.info("bus_reconnected")
+        for callback in self._reconnected:
+            try:
+                await callback()
+            except HelexaError as error:
+                _log.warning("after_reconnect_failed", extra={"error": error.message})
+
+    async def _on_closed(self) -> None:
+        self.closed.set()
+        if not self._leaving:
+            _log.error("bus_closed", extra={"error": self.last_error})
+
+
+@contextlib.asynccontextmanager
+async def request_scope(request_id: str, deadline: Deadline | None = None) -> AsyncIterator[None]:
+    """Work on a request: calls made inside carry its id and keep its deadline."""
+    from helexa.bus.context import REQUEST_ID  # noqa: PLC0415 - a context variable, set in one place
+
+    id_token = REQUEST_ID.set(request_id)
+    deadline_token = DEADLINE.set(deadline)
+    try:
+        yield
+    finally:
+        REQUEST_ID.reset(id_token)
+        DEADLINE.reset(deadline_token)
+
+
+def user_connection(
+    role: subjects.Role,
+    *,
+    servers: tuple[str, ...],
+    seed: str | None,
+    neuron: str | None = None,
+    instance: str = "",
+) -> Connection:
+    """Return the connection of a role's process, with its private inbox."""
+    return Connection(
+        servers=servers,
+        name=f"helexa-{role}{'-' + instance if instance else ''}",
+        seed=seed,
+        inbox_prefix=subjects.inbox_prefix(role, neuron),
+    )

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""Serving an ASGI application on a socket of ours, ended by us and not by uvicorn's own signals."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+from typing_extensions import override
+
+from helexa.process.settings import SettingsError, SocketAddress
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+BACKLOG = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """A socket that is being served."""
+
+    address: SocketAddress
+
+    @property
+    def url(self) -> str:
+        """The base URL for a client on this machine."""
+        host = self.address.host
+        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared only
+        return f"http://{SocketAddress(host=shown, port=self.address.port)}"
+
+
+class _Server(uvicorn.Server):
+    @override
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # The process handles its signals itself: it drains more than HTTP.
+        yield
+
+
+def bind(address: SocketAddress) -> socket.socket:
+    """Return a listening socket.
+
+    Raises:
+        SettingsError: the address is taken or not ours; the message names it.
+    """
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Without it a small last write of an answer can wait 40 ms for a delayed acknowledgement.
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        made.bind((address.host, address.port))
+        made.listen(BACKLOG)
+    except OSError as error:
+        made.close()
+        raise SettingsError(
+            f"cannot listen on {address}: {error.strerror}; choose another address"
+        ) from error
+    return made
+
+
+@contextlib.asynccontextmanager
+async def serve_http(
+    app: AsgiApp, address: SocketAddress, *, grace_s: float = 5.0
+) -> AsyncIterator[Listening]:
+    """Serve `app` inside the block.
+
+    On leaving, no connection is accepted any more, running requests get `grace_s` seconds, and the
+    rest is cut.
+
+    Raises:
+        SettingsError: the address cannot be listened on.
+    """
+    listener = bind(address)
+    port = int(listener.getsockname()[1])
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        proxy_headers=False,
+        timeout_graceful_shutdown=max(1, round(grace_s)),
+        timeout_keep_alive=75,
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]), name=f"http-{port}")
+    try:
+        yield Listening(SocketAddress(host=address.host, port=port))
+    finally:
+        server.should_exit = True
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+        listener.close()

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""The life of a service process, the same for all: start, run until asked to stop, drain, exit."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Any
+
+import uvloop
+
+from helexa.bus.client import Bus
+from helexa.process.settings import SettingsError
+from helexa.process.signals import Stop, stop_on_signals
+from helexa.protocol.errors import HelexaError
+
+_log = logging.getLogger(__name__)
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+class Life:
+    """What runs in a process: background tasks whose death ends it, and steps for its end."""
+
+    def __init__(self, stop: Stop) -> None:
+        """Collect tasks and resources until `stop`."""
+        self.stop = stop
+        self.resources = AsyncExitStack()
+        """Entered in order, left in reverse after the stop."""
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` beside everything else. If it ends by an error, the process stops."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks[name] = task
+        task.add_done_callback(self._on_done)
+
+    async def watch(self, bus: Bus) -> None:
+        """Stop the process if the bus gives up."""
+
+        async def until_closed() -> None:
+            await bus.closed.wait()
+            if not self.stop.is_asked:
+                self.stop.ask("the bus closed", exit_code=EXIT_FAILED)
+
+        self.run("bus-watch", until_closed())
+
+    async def end(self) -> None:
+        """Leave the resources in reverse order, then cancel the background tasks."""
+        try:
+            await self.resources.aclose()
+        finally:
+            tasks = list(self._tasks.values())
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or self.stop.is_asked:
+            return
+        error = task.exception()
+        if error is not None:
+            _log.error("task_died", extra={"task": task.get_name()}, exc_info=error)
+            self.stop.ask(f"{task.get_name()} died", exit_code=EXIT_FAILED)
+
+
+def run_process(main: Callable[[Life], Awaitable[None]]) -> int:
+    """Run a service: `main` sets it up, then it lives until a signal or a dead task ends it.
+
+    Returns the exit code: 0 after a clean stop, 1 after a failure, 2 for a setting that is wrong
+    (said in one line).
+    """
+    return uvloop.run(_live(main))
+
+
+async def _live(main: Callable[[Life], Awaitable[None]]) -> int:
+    async with stop_on_signals() as stop:
+        life = Life(stop)
+        setting_up = asyncio.ensure_future(main(life))
+        asked = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({setting_up, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if setting_up.done():
+                setting_up.result()
+                await asked
+            else:
+                setting_up.cancel()
+                await asyncio.gather(setting_up, return_exceptions=True)
+        except SettingsError as error:
+            sys.stderr.write(f"helexa: {error}\n")
+            return EXIT_USAGE
+        except HelexaError as error:
+            sys.stderr.write(f"helexa: {error.message}\n")
+            return EXIT_FAILED
+        finally:
+            asked.cancel()
+            await life.end()
+        _log.info("stopped", extra={"reason": stop.reason})
+        return stop.exit_code

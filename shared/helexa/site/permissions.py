@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""Who may publish and subscribe what, computed from the declared calls, events and resources.
+
+Nothing here is decided anew: a role may publish the calls it is named as a caller of, subscribe the
+calls it serves, and reach JetStream for what it owns, reads or writes. A neuron may do that for its
+own id alone.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from helexa.protocol import resources, subjects
+from helexa.protocol.errors import BadRequestError
+from helexa.protocol.frames import CONTROL_AUTHOR
+from helexa.protocol.naming import encode_token
+from helexa.protocol.subjects import SERVICES, Role, pattern_of
+
+RESPONSE_EXPIRES_S = 900
+"""How long a request may wait for its answer. The server counts from the request, not from the last
+message, so it is as long as the slowest call: loading a model."""
+
+MAX_NEURON_TOKEN = 128
+"""Characters of an encoded neuron id."""
+
+_WIDER = {
+    subjects.STATE_EVENT.subject: subjects.ALL_EVENTS,
+    subjects.USAGE.subject: subjects.ALL_USAGE,
+}
+"""What other tools subscribe to, in place of one `*` a token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Responses:
+    """Leave to answer on the reply subject of a request that was received."""
+
+    max: int
+    """Messages a request."""
+    expires_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """What one user may do. An empty tuple means nothing at all."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+    responses: Responses | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One role in the table of permissions; a neuron's id stands as a placeholder."""
+
+    role: Role
+    permissions: Permissions
+
+
+def permissions_for(role: Role, neuron_id: str | None = None) -> Permissions:
+    """Return the permissions of a role's user; a neuron's are those of `neuron_id`.
+
+    Raises:
+        BadRequestError: the role is that of a neuron and the id cannot be one.
+    """
+    if role is not Role.NEURON:
+        return _permissions(role, None)
+    return _permissions(role, neuron_token(neuron_id or ""))
+
+
+def neuron_token(neuron_id: str) -> str:
+    """Return `neuron_id` as the subject token that its permissions name.
+
+    Raises:
+        BadRequestError: no neuron may have this id.
+    """
+    token = encode_token(neuron_id)
+    if not 0 < len(token) <= MAX_NEURON_TOKEN:
+        raise BadRequestError(f"A neuron's id has 1 to {MAX_NEURON_TOKEN} characters.", param="id")
+    if token == CONTROL_AUTHOR:
+        raise BadRequestError(f"{neuron_id!r} is reserved; choose another id.", param="id")
+    return token
+
+
+def system_permissions() -> Permissions:
+    """Return what the provisioner may do in the system account: reload its servers and look."""
+    return Permissions(
+        publish=(
+            pattern_of(subjects.SERVER_RELOAD),
+            subjects.SERVER_PING,
+            subjects.SERVER_PING_JETSTREAM,
+        ),
+        subscribe=(f"{subjects.SYSTEM_INBOX}.>",),
+    )
+
+
+def matrix() -> tuple[Row, ...]:
+    """Return every role with its permissions, for the reference page."""
+    return tuple(
+        Row(role, _permissions(role, "{neuron}" if role is Role.NEURON else None)) for role in Role
+    )
+
+
+def _permissions(role: Role, neuron: str | None) -> Permissions:
+    serves = role in SERVICES
+    return Permissions(
+        publish=_ordered(
+            [*_messages_out(role, neuron), *_resources_of(role), *_discovery_out(role)]
+        ),
+        subscribe=_ordered(
+            [f"{subjects.inbox_prefix(role, neuron)}.>", *_messages_in(role, neuron)]
+        ),
+        responses=Responses(1, RESPONSE_EXPIRES_S) if serves else None,
+    )
+
+
+def _messages_out(role: Role, neuron: str | None) -> Iterator[str]:
+    own = {"service": str(role)} | ({"neuron": neuron} if neuron else {})
+    for call in subjects.CALLS:
+        if role in call.callers:
+            yield pattern_of(call.subject, **own)
+    for event in subjects.EVENTS:
+        if role in event.publishers:
+            yield pattern_of(event.subject, **own)
+    if role is Role.GATEWAY:
+        yield pattern_of(subjects.TOKENS, author=CONTROL_AUTHOR)
+    if neuron:
+        yield pattern_of(subjects.TOKENS, author=neuron)
+
+
+def _messages_in(role: Role, neuron: str | None) -> Iterator[str]:
+    own = {"neuron": neuron} if neuron else {}
+    for call in subjects.CALLS:
+        if role is call.server:
+            yield pattern_of(call.subject, **own)
+    for event in subjects.EVENTS:
+        if role in event.subscribers:
+            yield _WIDER.get(event.subject) or pattern_of(event.subject, **own)
+    if role is Role.GATEWAY:
+        yield pattern_of(subjects.TOKENS)
+    if role in SERVICES:
+        yield from subjects.discovery_patterns(f"helexa-{role}")
+
+
+def _discovery_out(role: Role) -> Iterator[str]:
+    if role is Role.ADMIN:
+        yield subjects.DISCOVERY_ALL
+
+
+def _resources_of(role: Role) -> Iterator[str]:
+    for stream in resources.STREAMS:
+        yield from _stream(role, stream.name, stream.owners, stream.readers)
+    for bucket in resources.BUCKETS:
+        name = subjects.bucket_stream(bucket.name)
+        yield from _stream(role, name, bucket.owners, bucket.readers)
+        if role in bucket.writers:
+            yield subjects.bucket_key(bucket.name)
+    for store in resources.OBJECT_STORES:
+        name = subjects.object_stream(store.name)
+        yield from _stream(role, name, store.owners, store.readers)
+        if role in store.writers:
+            yield from subjects.object_writer_api(store.name)
+    read = (kept.readers for kept in (*resources.STREAMS, *resources.OBJECT_STORES))
+    if any(role in readers for readers in read):
+        yield subjects.JETSTREAM_STREAM_NAMES
+
+
+def _stream(
+    role: Role, name: str, owners: frozenset[Role], readers: frozenset[Role]
+) -> Iterator[str]:
+    if role in owners:
+        yield from subjects.stream_owner_api(name)
+    if role in readers:
+        yield from subjects.stream_reader_api(name)
+
+
+def _ordered(found: list[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(found))
