@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 /* Fake libnvidia-ml.so.1 for tests: its state is the file $FAKE_NVML, "key value" lines, read on
-   each call: init_error, count_error, count, and for each card gpuN.error, gpuN.temp,
-   gpuN.temp_error and so on. Build: gcc -shared -fPIC -Wl,-soname,libnvidia-ml.so.1 */
+   each call: init_error, count_error, count, and for each card gpuN.error, gpuN.until_init,
+   gpuN.temp, gpuN.temp_error and so on. Build: gcc -shared -fPIC -Wl,-soname,libnvidia-ml.so.1 */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,10 +20,11 @@ static long long get(const char *k, int i, long long d) {
 #define ENOSUP 3
 #define ESMALL 7
 #define ELOST 15
-#define CHK(d) do { long long e = get("error", (d)->i, 0); if (e) return (int)e; } while (0)
+static long long inits; /* an error ends with the initialisation that until_init counts */
+#define CHK(d) do { long long e = get("error", (d)->i, 0); if (e && inits < get("until_init", (d)->i, 999)) return (int)e; } while (0)
 #define CHKV(d, k) do { CHK(d); long long e = get(k, (d)->i, 0); if (e) return (int)e; } while (0)
-R nvmlInit_v2(void) { return (int)get("init_error", -1, OK); }
-R nvmlInitWithFlags(unsigned f) { return (int)get("init_error", -1, OK); }
+R nvmlInit_v2(void) { inits++; return (int)get("init_error", -1, OK); }
+R nvmlInitWithFlags(unsigned f) { inits++; return (int)get("init_error", -1, OK); }
 R nvmlShutdown(void) { return OK; }
 const char *nvmlErrorString(R r) { return r == ELOST ? "GPU is lost" : r == 9 ? "Driver Not Loaded" : r == 3 ? "Not Supported" : "Fake error"; }
 R nvmlSystemGetDriverVersion(char *b, unsigned n) { snprintf(b, n, "999.42.01"); return OK; }

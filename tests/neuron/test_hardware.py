@@ -171,17 +171,17 @@ def test_a_lost_card_fails_alone_and_keeps_its_identity(start: Start, library: P
     assert probe.ask()["events"] == []
 
 
-def test_a_card_that_was_reset_serves_again(start: Start, library: Path) -> None:
+def test_a_card_that_was_reset_is_found_by_connecting_again(start: Start, library: Path) -> None:
     probe = start(library)
     probe.ask("connect")
-    probe.set(gpu0_error=GPU_IS_LOST)
-    probe.ask()
-    probe.set()
+    probe.set(gpu0_error=GPU_IS_LOST, gpu0_until_init=2)
 
-    answer = probe.ask("connect")
+    lost, still_lost, found = probe.ask(), probe.ask(), probe.ask("connect")
 
-    assert answer["gpus"][0]["error"] is None
-    assert answer["events"] == ["gpu_recovered"]
+    assert (lost["events"], still_lost["events"]) == (["gpu_failed"], [])
+    assert still_lost["gpus"][0]["error"] == "GPU is lost"
+    assert found["gpus"][0]["error"] is None
+    assert found["events"] == ["gpu_recovered"]
 
 
 def test_a_driver_that_is_not_loaded_is_no_gpu_said_once(start: Start, library: Path) -> None:

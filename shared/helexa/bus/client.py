@@ -4,7 +4,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -18,7 +18,6 @@ from nats.js import JetStreamContext
 
 from helexa.bus import headers
 from helexa.bus.context import DEADLINE, Deadline
-from helexa.protocol import subjects
 from helexa.protocol.codec import pack, unpack
 from helexa.protocol.errors import (
     DeadlineExceededError,
@@ -275,34 +274,3 @@ class Bus:
         self.closed.set()
         if not self._leaving:
             _log.error("bus_closed", extra={"error": self.last_error})
-
-
-@contextlib.asynccontextmanager
-async def request_scope(request_id: str, deadline: Deadline | None = None) -> AsyncIterator[None]:
-    """Work on a request: calls made inside carry its id and keep its deadline."""
-    from helexa.bus.context import REQUEST_ID  # noqa: PLC0415 - a context variable, set in one place
-
-    id_token = REQUEST_ID.set(request_id)
-    deadline_token = DEADLINE.set(deadline)
-    try:
-        yield
-    finally:
-        REQUEST_ID.reset(id_token)
-        DEADLINE.reset(deadline_token)
-
-
-def user_connection(
-    role: subjects.Role,
-    *,
-    servers: tuple[str, ...],
-    seed: str | None,
-    neuron: str | None = None,
-    instance: str = "",
-) -> Connection:
-    """Return the connection of a role's process, with its private inbox."""
-    return Connection(
-        servers=servers,
-        name=f"helexa-{role}{'-' + instance if instance else ''}",
-        seed=seed,
-        inbox_prefix=subjects.inbox_prefix(role, neuron),
-    )

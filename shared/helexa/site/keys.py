@@ -76,9 +76,9 @@ class Identity:
         try:
             return cls(read_secret(path))
         except KeyFileError as error:
-            if str(path) in error.message:
+            if str(path) in str(error):
                 raise
-            raise KeyFileError(f"{path}: {error.message}") from error
+            raise KeyFileError(f"{path}: {error}") from error
 
     @classmethod
     def load_or_create(cls, path: Path) -> Self:

@@ -10,7 +10,13 @@ PROTOCOL_VERSION = 1
 class Message(BaseModel):
     """A value that crosses the bus. Fields that the reader does not know are dropped."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        protected_namespaces=(),
+        ser_json_bytes="base64",
+        val_json_bytes="base64",
+    )
 
 
 class Record(Message):

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from tests.conftest import Broker
+
+from helexa.bus import tokenlog
+from helexa.bus.buckets import Bucket, Mirror
+from helexa.bus.client import Bus, Connection
+from helexa.bus.lease import Lease
+from helexa.bus.resources import Durability, ensure_resources
+from helexa.protocol import resources, subjects
+from helexa.protocol.errors import ConflictError
+from helexa.protocol.messages.models import ModelConfig, ModelId
+from helexa.protocol.subjects import Role
+
+OWNERS = (Role.GATEWAY, Role.PROVISIONER, Role.PORTAL)
+
+
+@pytest.fixture
+async def site(broker: Broker) -> AsyncIterator[Bus]:
+    async with Bus(Connection((broker.url,), "test")) as bus:
+        for role in OWNERS:
+            await ensure_resources(bus, role, Durability())
+        yield bus
+
+
+def model(name: str, kind: str = "llama_cpp") -> ModelConfig:
+    return ModelConfig(model=ModelId(name), backend_kind=kind)
+
+
+async def until(mirror: Mirror[ModelConfig], key: str) -> ModelConfig | None:
+    changed: asyncio.Queue[ModelConfig | None] = asyncio.Queue()
+    mirror.on_change(lambda name, value: changed.put_nowait(value) if name == key else None)
+    return await asyncio.wait_for(changed.get(), 10)
+
+
+async def kept_by_now(site: Bus) -> None:
+    """Return when all that was published before is in the token log."""
+    await site.jetstream.publish("helexa.tokens.marker.a.r", b"")
+
+
+async def test_declaring_what_exists_changes_nothing(site: Bus) -> None:
+    await site.publish_raw("helexa.tokens.h.a.r", b"frame")
+    await kept_by_now(site)
+    for role in OWNERS:
+        await ensure_resources(site, role, Durability())
+    assert await tokenlog.last_sequence(site, "helexa.tokens.h.a.r") == 1
+
+
+async def test_a_changed_declaration_is_applied_to_what_exists(site: Bus) -> None:
+    await ensure_resources(site, Role.GATEWAY, Durability(token_log_bytes=1024 * 1024))
+    found = await site.jetstream.stream_info(resources.TOKENS.name)
+    assert found.config.max_bytes == 1024 * 1024
+
+
+async def test_a_record_is_kept_under_any_name(site: Bus) -> None:
+    bucket = Bucket(site, resources.MODELS, ModelConfig)
+    await bucket.put("org/model v1.*", model("org/model v1.*"))
+    entry = await bucket.get("org/model v1.*")
+    assert entry is not None
+    assert entry.value.model == "org/model v1.*"
+    await bucket.delete("org/model v1.*")
+    assert await bucket.get("org/model v1.*") is None
+
+
+async def test_of_two_writers_one_wins(site: Bus) -> None:
+    bucket = Bucket(site, resources.MODELS, ModelConfig)
+    revision = await bucket.replace("m", model("m"), None)
+    with pytest.raises(ConflictError):
+        await bucket.replace("m", model("m"), None)
+    await bucket.replace("m", model("m", "vllm"), revision)
+    with pytest.raises(ConflictError):
+        await bucket.replace("m", model("m"), revision)
+
+
+async def test_a_mirror_follows_changes_and_deletions(site: Bus) -> None:
+    bucket = Bucket(site, resources.MODELS, ModelConfig)
+    await bucket.put("before", model("before"))
+    mirror = Mirror(bucket)
+    running = asyncio.create_task(mirror.run())
+    await asyncio.wait_for(mirror.wait_fresh(), 10)
+    assert set(mirror.entries) == {"before"}
+    waiting = asyncio.create_task(until(mirror, "after"))
+    await asyncio.sleep(0)
+    await bucket.put("after", model("after"))
+    assert (await waiting) == model("after")
+    waiting = asyncio.create_task(until(mirror, "before"))
+    await asyncio.sleep(0)
+    await bucket.delete("before")
+    assert await waiting is None
+    assert set(mirror.values) == {"after"}
+    running.cancel()
+
+
+async def test_an_empty_bucket_is_known_to_be_empty(site: Bus) -> None:
+    mirror = Mirror(Bucket(site, resources.PLACEMENTS, ModelConfig))
+    running = asyncio.create_task(mirror.run())
+    await asyncio.wait_for(mirror.wait_fresh(), 10)
+    assert mirror.entries == {}
+    running.cancel()
+
+
+async def test_a_mirror_sees_changes_at_once_after_the_broker_was_restarted(
+    site: Bus, broker: Broker
+) -> None:
+    bucket = Bucket(site, resources.MODELS, ModelConfig)
+    mirror = Mirror(bucket)
+    running = asyncio.create_task(mirror.run())
+    await asyncio.wait_for(mirror.wait_fresh(), 10)
+    back = asyncio.Event()
+
+    async def note() -> None:
+        back.set()
+
+    site.on_reconnected(note)
+    broker.stop(kill=True)
+    broker.start()
+    await asyncio.wait_for(back.wait(), 10)
+    waiting = asyncio.create_task(until(mirror, "new"))
+    await asyncio.sleep(0)
+    await bucket.put("new", model("new"))
+    assert await asyncio.wait_for(waiting, 5) == model("new")
+    running.cancel()
+
+
+async def test_leadership_passes_on_at_once_when_a_leader_leaves(site: Bus) -> None:
+    first, second = Lease(site, "role", "one"), Lease(site, "role", "two")
+    leading = asyncio.create_task(first.run())
+    await asyncio.wait_for(first.wait_held(), 10)
+    fence = first.fence
+    following = asyncio.create_task(second.run())
+    leading.cancel()
+    await asyncio.wait_for(second.wait_held(), 5)
+    assert second.fence > fence
+    assert not first.is_held
+    following.cancel()
+
+
+async def test_all_kept_frames_of_one_answer_are_read_back_in_order(site: Bus) -> None:
+    wanted = subjects.subject_of(subjects.TOKENS, home="g", author="n", request="r")
+    other = subjects.subject_of(subjects.TOKENS, home="g", author="n", request="q")
+    for number in range(2100):
+        await site.publish_raw(wanted, number.to_bytes(4, "big"))
+        await site.publish_raw(other, b"other")
+    await kept_by_now(site)
+    kept = await tokenlog.read_log(site, wanted)
+    assert [int.from_bytes(each.data, "big") for each in kept] == list(range(2100))
+    assert await tokenlog.read_log(site, wanted + "x") == []
+
+
+async def test_of_two_gateways_that_take_over_one_wins(site: Bus) -> None:
+    subject = subjects.subject_of(subjects.TOKENS, home="g", author="ctl", request="r")
+    await site.publish_raw(subject, b"open")
+    await kept_by_now(site)
+    last = await tokenlog.last_sequence(site, subject)
+    await tokenlog.append(site, subject, b"attach", after=last)
+    with pytest.raises(ConflictError):
+        await tokenlog.append(site, subject, b"attach too", after=last)

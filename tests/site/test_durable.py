@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""Streams, buckets and stores as the roles use them, under the roles' permissions."""
+
+import asyncio
+
+import pytest
+
+from helexa.bus.bodies import get_body, put_body
+from helexa.bus.buckets import Bucket, Mirror
+from helexa.bus.client import Bus
+from helexa.bus.lease import Holder
+from helexa.bus.resources import Durability, ensure_resources
+from helexa.bus.tokenlog import append, last_sequence, read_log
+from helexa.protocol import resources
+from helexa.protocol.errors import UnavailableError
+from helexa.protocol.naming import encode_token, random_id
+from helexa.protocol.subjects import Role
+
+from .conftest import OTHER, OWN, Site
+
+PLACEMENTS = resources.PLACEMENTS
+
+
+async def create_all(site: Site) -> None:
+    for role in (Role.PROVISIONER, Role.GATEWAY, Role.PORTAL):
+        async with site.bus(role) as bus:
+            await ensure_resources(bus, role, Durability())
+
+
+async def test_a_bucket_is_written_by_its_writer_and_followed_by_its_readers(site: Site) -> None:
+    await create_all(site)
+    key = f"model {random_id()}"
+    async with site.bus(Role.PROVISIONER) as provisioner, site.bus(Role.SCHEDULER) as scheduler:
+        written = Bucket(provisioner, PLACEMENTS, Holder)
+        mirror = Mirror(Bucket(scheduler, PLACEMENTS, Holder))
+        changes: asyncio.Queue[tuple[str, Holder | None]] = asyncio.Queue()
+        mirror.on_change(lambda name, value: changes.put_nowait((name, value)))
+        running = asyncio.create_task(mirror.run())
+        await mirror.wait_fresh()
+
+        first = await written.replace(key, Holder(instance="a"), None)
+        await written.replace(key, Holder(instance="b"), first)
+        seen = [await changes.get(), await changes.get()]
+        found = await mirror.bucket.get(key)
+        await written.delete(key)
+        seen.append(await changes.get())
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    assert seen == [(key, Holder(instance="a")), (key, Holder(instance="b")), (key, None)]
+    assert found is not None
+    assert found.value == Holder(instance="b")
+
+
+async def test_a_reader_cannot_write_a_bucket(site: Site) -> None:
+    await create_all(site)
+    async with site.user(Role.SCHEDULER) as user:
+        await user.client.publish("$KV.placements.m1", b"forged")
+        assert len(await user.refused()) == 1
+    async with site.bus(Role.PROVISIONER) as bus:
+        assert await Bucket(bus, PLACEMENTS, Holder).get("m1") is None
+
+
+async def test_a_role_cannot_open_a_bucket_that_is_not_its_own(site: Site) -> None:
+    await create_all(site)
+    async with site.user(Role.NEURON, OWN) as user:
+        await user.client.publish("$JS.API.STREAM.INFO.KV_identities", b"")
+        await user.client.publish("$JS.API.DIRECT.GET.KV_identities.$KV.identities.x", b"")
+        assert len(await user.refused()) == 2
+
+
+async def test_a_large_body_goes_from_gateway_to_neuron(site: Site) -> None:
+    await create_all(site)
+    body = bytes(range(256)) * 4096
+    async with site.bus(Role.GATEWAY) as gateway, site.bus(Role.NEURON, OWN) as neuron:
+        assert await get_body(neuron, await put_body(gateway, body)) == body
+
+
+async def test_frames_are_kept_and_read_back_by_gateways(site: Site) -> None:
+    await create_all(site)
+    request = random_id()
+    mine = f"helexa.tokens.g1.{OWN}.{request}"
+    control = f"helexa.tokens.g1.ctl.{request}"
+    async with site.bus(Role.GATEWAY) as gateway, site.bus(Role.NEURON, OWN) as neuron:
+        first = await append(gateway, control, b"assign", after=0)
+        await neuron.publish_raw(mine, b"frame")
+        await neuron.client.flush()
+
+        assert [kept.data for kept in await read_log(gateway, mine)] == [b"frame"]
+        assert await last_sequence(gateway, control) == first
+
+
+async def acknowledged(bus: Bus, subject: str, data: bytes) -> int:
+    return (await bus.jetstream.publish(subject, data)).seq
+
+
+async def test_usage_is_sent_by_neurons_and_drained_by_the_portal(site: Site) -> None:
+    await create_all(site)
+    portal_id = random_id()
+    async with site.bus(Role.PORTAL) as portal:
+        for neuron in (OWN, OTHER):
+            async with site.bus(Role.NEURON, neuron) as bus:
+                subject = f"helexa.usage.{portal_id}.{encode_token(neuron)}"
+                await acknowledged(bus, subject, neuron.encode())
+        drain = await portal.jetstream.pull_subscribe(
+            f"helexa.usage.{portal_id}.*", durable=f"drain-{portal_id}", stream="USAGE"
+        )
+        batch = await drain.fetch(2, timeout=5)
+        for message in batch:
+            await message.ack_sync(timeout=5)
+        left = await portal.jetstream.stream_info("USAGE")
+
+    assert sorted(message.data.decode() for message in batch) == sorted([OWN, OTHER])
+    assert left.state.messages == 0
+
+
+async def test_events_are_kept_and_read_by_the_admin(site: Site) -> None:
+    await create_all(site)
+    past = f"seen-{random_id()}"
+    async with site.bus(Role.GATEWAY) as gateway, site.bus(Role.ADMIN) as admin:
+        await acknowledged(gateway, f"helexa.event.gateway.{past}", b"{}")
+        events = await admin.jetstream.subscribe(
+            f"helexa.event.*.{past}", ordered_consumer=True, stream="EVENTS"
+        )
+
+        assert (await events.next_msg(5)).data == b"{}"
+
+
+@pytest.mark.accepts("CX-3")
+async def test_a_lesser_role_gets_no_access_by_asking(site: Site) -> None:
+    await create_all(site)
+    async with site.bus(Role.SCHEDULER) as bus:
+        with pytest.raises(UnavailableError):
+            async with asyncio.timeout(1):
+                await read_log(bus, f"helexa.tokens.g1.{OWN}.{random_id()}")
