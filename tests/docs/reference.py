@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""Writes the reference pages that are generated from the code: ``python -m tests.docs.reference``."""
+
+import importlib
+import inspect
+import json
+import pkgutil
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+import helexa.protocol.messages
+from helexa.protocol import resources, subjects
+from helexa.protocol.errors import ERRORS_BY_CODE, HelexaError
+from helexa.protocol.messages.base import PROTOCOL_VERSION, Message
+from helexa.protocol.subjects import Call, Event
+from helexa.site.permissions import matrix
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+NOTE = "<!-- Generated from the code by `poe docs`; a test compares. -->\n\n"
+
+
+def messages() -> list[type[Message]]:
+    """Return every wire type, in the order of its module."""
+    found: dict[str, type[Message]] = {}
+    package = helexa.protocol.messages
+    for module in pkgutil.iter_modules(package.__path__):
+        members = vars(importlib.import_module(f"{package.__name__}.{module.name}"))
+        for name, member in members.items():
+            if inspect.isclass(member) and issubclass(member, Message):
+                found.setdefault(name, member)
+    return [found[name] for name in sorted(found)]
+
+
+def subjects_page() -> str:
+    """Return the page of subjects, streams and permissions."""
+    lines = [
+        "# Subjects",
+        "",
+        NOTE.strip(),
+        "",
+        "Messages are msgpack maps unless JSON is named. Words in braces are subject tokens.",
+        "",
+        "## Calls",
+        "",
+        "| subject | request | reply | served by | called by |",
+        "|---|---|---|---|---|",
+    ]
+    for name, call in sorted(vars(subjects).items()):
+        if isinstance(call, Call):
+            callers = ", ".join(sorted(call.callers))
+            lines.append(
+                f"| `{call.subject}` (`{name}`) | `{call.request.__name__}` "
+                f"| `{call.reply.__name__}` | {call.server} | {callers} |"
+            )
+    lines += [
+        "",
+        "## Events",
+        "",
+        "| subject | message | published by | read by |",
+        "|---|---|---|---|",
+    ]
+    for name, event in sorted(vars(subjects).items()):
+        if isinstance(event, Event):
+            form = ", JSON" if event.as_json else ""
+            lines.append(
+                f"| `{event.subject}` (`{name}`) | `{event.message.__name__}`{form} "
+                f"| {', '.join(sorted(event.publishers))} | {', '.join(sorted(event.subscribers))} |"
+            )
+    lines += ["", "## Frames", "", f"`{subjects.TOKENS}`", ""]
+    lines += [(importlib.import_module("helexa.protocol.frames").__doc__ or "").strip(), ""]
+    lines += [
+        "## Streams",
+        "",
+        "| stream | subjects | storage | bound | kept |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| `{each.name}` | {', '.join(f'`{one}`' for one in each.subjects)} | {each.storage} "
+        f"| {each.max_bytes // resources.MIB} MiB | {each.max_age_s:.0f} s |"
+        for each in resources.STREAMS
+    ]
+    lines += [
+        "",
+        "## Buckets",
+        "",
+        "| bucket | owned by | read by | entries expire |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| `{each.name}` | {', '.join(sorted(each.owners))} | {', '.join(sorted(each.readers))} "
+        f"| {f'{each.ttl_s:.0f} s' if each.ttl_s else 'no'} |"
+        for each in resources.BUCKETS
+    ]
+    return "\n".join([*lines, "", *_permissions()]) + "\n"
+
+
+def _permissions() -> list[str]:
+    lines = [
+        "## Permissions",
+        "",
+        "What the site's servers let each user do, as generated for them. A neuron's rows hold for its",
+        "own id, `{neuron}`; everything else is refused.",
+    ]
+    for row in matrix():
+        lines += ["", f"### {row.role}", ""]
+        lines += ["May publish:", ""]
+        lines += [f"- `{subject}`" for subject in row.permissions.publish] or ["- nothing"]
+        lines += ["", "May subscribe:", ""]
+        lines += [f"- `{subject}`" for subject in row.permissions.subscribe]
+    return lines
+
+
+def errors_page() -> str:
+    """Return the page of error codes."""
+    lines = [
+        "# Errors",
+        "",
+        NOTE.strip(),
+        "",
+        "| code | class | meaning | retryable |",
+        "|---|---|---|---|",
+    ]
+    for code in sorted(ERRORS_BY_CODE):
+        kind: type[HelexaError] = ERRORS_BY_CODE[code]
+        meaning = (kind.__doc__ or "").partition("\n")[0]
+        lines.append(
+            f"| `{code}` | `{kind.__name__}` | {meaning} | {'yes' if kind.retryable else 'no'} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def messages_page() -> str:
+    """Return the page of wire types; their JSON schema is beside it."""
+    lines = [
+        "# Messages",
+        "",
+        NOTE.strip(),
+        "",
+        f"Protocol version {PROTOCOL_VERSION}. On the bus a message is a msgpack map of these fields; in HTTP",
+        "APIs the same types travel as JSON (bytes as base64). The JSON schema of all of them is",
+        "[messages.schema.json](messages.schema.json). A reader drops fields that it does not know; records",
+        "that are stored or relayed keep them.",
+    ]
+    for kind in messages():
+        lines += [
+            "",
+            f"## {kind.__name__}",
+            "",
+            (kind.__doc__ or "").strip().partition("\n\n")[0],
+            "",
+        ]
+        if kind.model_fields:
+            lines += ["| field | type | default |", "|---|---|---|"]
+        lines += [_field(kind, name) for name in kind.model_fields]
+    return "\n".join(lines) + "\n"
+
+
+def _field(kind: type[BaseModel], name: str) -> str:
+    field = kind.model_fields[name]
+    shown = str(kind.__annotations__.get(name, field.annotation)).replace("|", "\\|")
+    for noise in ("helexa.protocol.messages.", "typing.", "<class '", "'>"):
+        shown = shown.replace(noise, "")
+    shown = ".".join(shown.split(".")[-1:]) if shown.count(".") and "[" not in shown else shown
+    default = "required" if field.is_required() else f"`{field.get_default()!r}`"
+    return f"| `{name}` | `{shown}` | {default if len(default) < 60 else 'an empty one'} |"
+
+
+def schema_file() -> str:
+    """Return the JSON schema of every wire type."""
+    _, schema = models_json_schema(
+        [(kind, "validation") for kind in messages()],
+        title="Helexa messages",
+        description=f"Protocol version {PROTOCOL_VERSION}",
+    )
+    return json.dumps(schema, indent=1, sort_keys=True) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "subjects.md": subjects_page,
+    "errors.md": errors_page,
+    "messages.md": messages_page,
+    "messages.schema.json": schema_file,
+}
+
+
+def write() -> None:
+    """Write every page."""
+    REFERENCE.mkdir(parents=True, exist_ok=True)
+    for name, make in PAGES.items():
+        (REFERENCE / name).write_text(make(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()
