@@ -8,8 +8,8 @@ MODEL_NAME = "helexa-tiny"
 """The name that the model is served under."""
 
 SHA256 = {
-    "helexa-tiny.gguf": "90003a76e022dbec838e8e559901019e08deaf6eae7fa4ab380800851fbd29e7",
-    "helexa-tiny-mmproj.gguf": "b97c3391f0890708fddfee8bd2d7399f04730c301679223b206699c39a97fa13",
+    "helexa-tiny.gguf": "0bbb8f2ed7e71216628651f8d7eb2abc920c21eb05a634c6abee151860377f18",
+    "helexa-tiny-mmproj.gguf": "29e7171c11dd1a44a4b5956305fa2ec3f70245d96d540e1c165a8b88e30b18c0",
 }
 """The SHA-256 of each file, in hexadecimal, by file name."""
 

@@ -48,7 +48,7 @@ class ImageSource:
         rng, images = self._rng, phrases().images
         background, foreground = rng.sample(list(images.colours), 2)
         shape = rng.choice((*images.shapes, ""))
-        pixels = np.empty((VISION.image_pixels, VISION.image_pixels, 3), np.float32)
+        pixels: Pixels = np.empty((VISION.image_pixels, VISION.image_pixels, 3), np.float32)
         pixels[:] = images.colours[background]
         if shape:
             pixels[self._inside(shape)] = images.colours[foreground]
