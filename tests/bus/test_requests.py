@@ -13,6 +13,7 @@ from helexa.bus.context import DEADLINE, REQUEST_ID
 from helexa.bus.resources import Durability, ensure_resources
 from helexa.bus.service import Service
 from helexa.protocol import subjects
+from helexa.protocol.codec import pack
 from helexa.protocol.errors import (
     BusyError,
     DeadlineExceededError,
@@ -259,6 +260,24 @@ async def test_a_service_is_found_by_the_standard_discovery(
     assert answers["PING"]["version"] == "1.2.3"
     assert answers["INFO"]["endpoints"][0]["queue_group"] == "workers"
     assert answers["STATS"]["endpoints"][0]["num_requests"] == 1
+
+
+async def test_only_inboxes_are_answered(bus: Bus, service: Service, neuron: str) -> None:
+    handled = asyncio.Event()
+    overheard: list[bytes] = []
+
+    async def handle(_: ExecuteRequest) -> ExecuteReply:
+        handled.set()
+        return ExecuteReply(neuron_id="n")
+
+    await service.serve(subjects.EXECUTE, handle, neuron=neuron)
+    order = await bus.subscribe_raw(f"test.order.{neuron}", lambda _, data: overheard.append(data))
+    subject = subjects.subject_of(subjects.EXECUTE.subject, neuron=neuron)
+    await bus.publish_raw(subject, pack(ask()), reply=f"test.order.{neuron}")
+    await asyncio.wait_for(handled.wait(), 5)
+    await bus.request(subjects.EXECUTE, ask(), deadline_s=5, neuron=neuron)
+    assert overheard == []
+    await order.unsubscribe()
 
 
 async def test_a_subscriber_that_raises_does_not_end_the_connection(bus: Bus, neuron: str) -> None:

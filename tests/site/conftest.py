@@ -14,7 +14,7 @@ import pytest_asyncio
 from nats.aio.client import Client
 
 from helexa.bus.client import Bus, Connection
-from helexa.protocol.naming import encode_token
+from helexa.protocol.naming import encode_token, random_id
 from helexa.protocol.subjects import Role, inbox_prefix
 from helexa.site.binary import ServerBinary, find_server
 from helexa.site.config import ANY_PORT, SiteConfig
@@ -34,13 +34,17 @@ class User:
 
     client: Client
     refusals: "asyncio.Queue[str]"
+    closed: asyncio.Event
 
     async def refused(self) -> list[str]:
-        """Return every refusal of what was sent before this call."""
-        await self.client.flush()
-        found = []
-        while not self.refusals.empty():
-            found.append(self.refusals.get_nowait())
+        """Return every refusal of what was sent before; the server has then seen all of it."""
+        # nats-py's flush is no barrier: its PING overtakes what is still to be written.
+        last = f"{random_id()}.last"
+        await self.client.publish(last, b"")
+        found: list[str] = []
+        async with asyncio.timeout(10):
+            while last not in (refusal := await self.refusals.get()):
+                found.append(refusal)
         return found
 
 
@@ -63,15 +67,21 @@ class Site:
         async def note(error: Exception) -> None:
             refusals.put_nowait(str(error))
 
+        closed = asyncio.Event()
+
+        async def note_closed() -> None:
+            closed.set()
+
         client = await nats.connect(
             self.url,
             nkeys_seed_str=self.identity(role, neuron).seed,
             inbox_prefix=inbox_prefix(role, encode_token(neuron) if neuron else None).encode(),
             allow_reconnect=False,
             error_cb=note,
+            closed_cb=note_closed,
         )
         try:
-            yield User(client, refusals)
+            yield User(client, refusals, closed)
         finally:
             await client.close()
 

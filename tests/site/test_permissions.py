@@ -89,14 +89,19 @@ def durable() -> Iterator[Rule]:
         yield Rule(f"$O.{store.name}.C.abc", store.writers, NOBODY)
 
 
+def answering(asker: Role) -> frozenset[Role]:
+    asked = frozenset(call.server for call in subjects.CALLS if asker in call.callers)
+    return asked | SERVING if asker is Role.ADMIN else asked
+
+
 def surroundings() -> Iterator[Rule]:
     for role in Role:
         if role is not Role.NEURON:
-            yield Rule(f"{inbox_prefix(role)}.x.y", NOBODY, frozenset({role}))
+            yield Rule(f"{inbox_prefix(role)}.x.y", answering(role), frozenset({role}))
         yield Rule(f"$SRV.INFO.helexa-{role}", frozenset({Role.ADMIN}), SERVING & frozenset({role}))
     for neuron in (OWN, OTHER):
         inbox = inbox_prefix(Role.NEURON, encode_token(neuron))
-        yield Rule(f"{inbox}.x", NOBODY, frozenset({Role.NEURON}), neuron)
+        yield Rule(f"{inbox}.x", answering(Role.NEURON), frozenset({Role.NEURON}), neuron)
     yield Rule("$SRV.PING", frozenset({Role.ADMIN}), SERVING)
     for subject in (
         "_INBOX.x",
@@ -112,7 +117,16 @@ def surroundings() -> Iterator[Rule]:
 
 
 RULES = tuple({rule.subject: rule for rule in (*messages(), *durable(), *surroundings())}.values())
-WILDCARDS = (">", "*", "helexa.>", "helexa.*.*.*", "_INBOX_gateway.>", "$KV.>", "$JS.>", "$SRV.>")
+WILDCARDS = (
+    ">",
+    "*",
+    "helexa.>",
+    "helexa.*.*.*",
+    "_INBOX_gateway.>",
+    "$KV.>",
+    "$JS.>",
+    "helexa.tokens.>",
+)
 
 
 def refused_subjects(refusals: list[str]) -> set[str]:
@@ -171,26 +185,41 @@ async def test_tools_read_metrics_and_events_by_wildcard(site: Site, role: Role)
         assert await user.refused() == []
         await gateway.client.publish("helexa.metrics.gateway", b"{}")
         await gateway.client.publish("helexa.event.gateway.seen", b"{}")
-        await gateway.client.flush()
 
         assert (await metrics.next_msg(5)).subject == "helexa.metrics.gateway"
         assert (await events.next_msg(5)).subject == "helexa.event.gateway.seen"
 
 
-async def test_a_request_may_be_answered_once(site: Site) -> None:
-    async with site.user(Role.GATEWAY) as gateway, site.user(Role.SCHEDULER) as scheduler:
-        served = await scheduler.client.subscribe(subjects.SCHEDULE.subject)
-        await scheduler.client.flush()
-        inbox = gateway.client.new_inbox()
-        answers = await gateway.client.subscribe(inbox)
-        await gateway.client.publish(subjects.SCHEDULE.subject, b"", reply=inbox)
+async def test_a_neuron_is_answered_in_its_inbox_and_cannot_turn_an_answer_against_another_one(
+    site: Site,
+) -> None:
+    theirs = f"helexa.neuron.{encode_token(OTHER)}.drain"
+    async with site.user(Role.NEURON, OWN) as neuron, site.user(Role.PROVISIONER) as provisioner:
+        served = await provisioner.client.subscribe("helexa.provisioner.depart.*")
+        assert await provisioner.refused() == []
+        inbox = neuron.client.new_inbox()
+        answers = await neuron.client.subscribe(inbox)
+        await neuron.client.publish(f"helexa.provisioner.depart.{OWN}", b"", reply=inbox)
+        await (await served.next_msg(5)).respond(b"goodbye")
+        assert (await answers.next_msg(5)).data == b"goodbye"
+
+        await neuron.client.publish(f"helexa.provisioner.depart.{OWN}", b"", reply=theirs)
         request = await served.next_msg(5)
 
-        await request.respond(b"first")
-        await request.respond(b"second")
+        assert request.reply == theirs
+        assert not request.reply.startswith(subjects.INBOX)
 
-        assert refused_subjects(await scheduler.refused()) == {inbox.lower()}
-        assert (await answers.next_msg(5)).data == b"first"
+
+async def test_an_answer_goes_to_its_asker_and_nowhere_else(site: Site) -> None:
+    theirs = f"helexa.neuron.{encode_token(OTHER)}.drain"
+    async with site.user(Role.GATEWAY) as gateway, site.user(Role.NEURON, OWN) as neuron:
+        served = await neuron.client.subscribe(f"helexa.neuron.{OWN}.execute")
+        assert await neuron.refused() == []
+        await gateway.client.publish(f"helexa.neuron.{OWN}.execute", b"", reply=theirs)
+
+        await (await served.next_msg(5)).respond(b"")
+
+        assert refused_subjects(await neuron.refused()) == {theirs.lower()}
 
 
 @pytest.mark.parametrize("seed", [None, Identity.generate().seed])

@@ -4,6 +4,7 @@
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Self
@@ -54,6 +55,14 @@ class Connection:
     inbox_prefix: str = "_INBOX"
 
 
+class _ReplyTokens:
+    """Names of inboxes and replies that nobody can guess."""
+
+    def next(self) -> bytearray:
+        """Return 22 characters, the length that nats-py cuts by."""
+        return bytearray(secrets.token_urlsafe(16).encode())
+
+
 class Bus:
     """Requests, events and raw subscriptions, over a connection that always comes back.
 
@@ -65,6 +74,8 @@ class Bus:
         """Keep the options; nothing connects before `__aenter__`."""
         self.connection = connection
         self.client = Client()
+        # nats-py counts its reply tokens up: a neuron could foretell them and forge a reply.
+        self.client._nuid = _ReplyTokens()  # type: ignore[assignment]  # noqa: SLF001 - as above
         self.closed = asyncio.Event()
         """Set when the client has given up, which is a reason to end the process."""
         self.last_error: str | None = None
@@ -152,7 +163,7 @@ class Bus:
         data = message.model_dump_json().encode() if event.as_json else pack(message)
         await self.publish_raw(subject_of(event.subject, **tokens), data)
 
-    async def publish_raw(self, subject: str, data: bytes) -> None:
+    async def publish_raw(self, subject: str, data: bytes, *, reply: str = "") -> None:
         """Publish bytes: the path of frames.
 
         Raises:
@@ -160,7 +171,7 @@ class Bus:
             RequestTooLargeError: more than the server's largest payload.
         """
         try:
-            await self.client.publish(subject, data)
+            await self.client.publish(subject, data, reply=reply)
         except nats.errors.MaxPayloadError as error:
             raise RequestTooLargeError(f"{len(data)} bytes do not fit one message") from error
         except nats.errors.Error as error:
@@ -196,9 +207,15 @@ class Bus:
     async def subscribe_raw(
         self, subject: str, handler: RawCallback, *, queue: str = ""
     ) -> Subscription:
-        """Call `handler` with the subject and bytes of every message, in order."""
+        """Call `handler` with the subject and bytes of every message, in order.
+
+        Messages with headers are dropped. Ours have none; those that JetStream sends on somebody's
+        behalf do, and their subject says nothing about their author.
+        """
 
         async def take(message: Msg) -> None:
+            if message.headers:
+                return
             # An exception that leaves a callback ends the whole connection (measured).
             try:
                 handler(message.subject, message.data)

@@ -178,7 +178,9 @@ class Service:
         await self._send(message, pack(reply), fields)
 
     async def _send(self, message: Msg, data: bytes, fields: dict[str, str] | None) -> None:
-        if not message.reply:
+        # Only inboxes are answered: another reply subject would make us speak where the asker itself
+        # may not, for example as an order to a neuron.
+        if not message.reply.startswith(subjects.INBOX):
             return
         try:
             await self.bus.client.publish(message.reply, data, headers=fields)

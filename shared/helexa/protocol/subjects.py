@@ -310,9 +310,13 @@ ALL_BULK = "helexa.bulk.*"
 ALL_RECEIPTS = "helexa.receipt.>"
 
 
+INBOX = "_INBOX"
+"""How every inbox begins; nothing else is ever answered."""
+
+
 def inbox_prefix(role: Role, neuron: str | None = None) -> str:
     """Return the private inbox prefix of a user; nobody else may subscribe below it."""
-    return f"_INBOX_{role}" if neuron is None else f"_INBOX_{role}_{neuron}"
+    return f"{INBOX}_{role}" if neuron is None else f"{INBOX}_{role}.{neuron}"
 
 
 # NATS's own subjects.

@@ -118,11 +118,6 @@ def render_user(public: str, permissions: Permissions) -> str:
         "publish": _allow(permissions.publish),
         "subscribe": _allow(permissions.subscribe),
     }
-    if permissions.responses is not None:
-        allowed["allow_responses"] = {
-            "max": permissions.responses.max,
-            "expires": f"{permissions.responses.expires_s}s",
-        }
     user = {
         "nkey": public,
         "allowed_connection_types": list(_CONNECTION_TYPES),

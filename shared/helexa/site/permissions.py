@@ -4,6 +4,11 @@
 Nothing here is decided anew: a role may publish the calls it is named as a caller of, subscribe the
 calls it serves, and reach JetStream for what it owns, reads or writes. A neuron may do that for its
 own id alone.
+
+Whoever serves a call may publish to the inboxes of those who call it. NATS's `allow_responses` is
+not used: a server forgets at each reload which requests a connection has received (measured), so
+that a request in work during a reload could never be answered; and it permits an answer to any reply
+subject that the asker names, such as another neuron's commands.
 """
 
 from collections.abc import Iterator
@@ -14,10 +19,6 @@ from helexa.protocol.errors import BadRequestError
 from helexa.protocol.frames import CONTROL_AUTHOR
 from helexa.protocol.naming import encode_token
 from helexa.protocol.subjects import SERVICES, Role, pattern_of
-
-RESPONSE_EXPIRES_S = 900
-"""How long a request may wait for its answer. The server counts from the request, not from the last
-message, so it is as long as the slowest call: loading a model."""
 
 MAX_NEURON_TOKEN = 128
 """Characters of an encoded neuron id."""
@@ -30,21 +31,11 @@ _WIDER = {
 
 
 @dataclass(frozen=True, slots=True)
-class Responses:
-    """Leave to answer on the reply subject of a request that was received."""
-
-    max: int
-    """Messages a request."""
-    expires_s: int
-
-
-@dataclass(frozen=True, slots=True)
 class Permissions:
     """What one user may do. An empty tuple means nothing at all."""
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
-    responses: Responses | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +91,29 @@ def matrix() -> tuple[Row, ...]:
 
 
 def _permissions(role: Role, neuron: str | None) -> Permissions:
-    serves = role in SERVICES
+    askers = _askers(role)
     return Permissions(
         publish=_ordered(
-            [*_messages_out(role, neuron), *_resources_of(role), *_discovery_out(role)]
+            [
+                *_messages_out(role, neuron),
+                *(f"{_inbox_of_any(asker)}.>" for asker in askers),
+                *_resources_of(role),
+            ]
         ),
         subscribe=_ordered(
             [f"{subjects.inbox_prefix(role, neuron)}.>", *_messages_in(role, neuron)]
         ),
-        responses=Responses(1, RESPONSE_EXPIRES_S) if serves else None,
     )
+
+
+def _inbox_of_any(asker: Role) -> str:
+    return subjects.inbox_prefix(asker, "*" if asker is Role.NEURON else None)
+
+
+def _askers(role: Role) -> frozenset[Role]:
+    served = (call.callers for call in subjects.CALLS if call.server is role)
+    discovery = frozenset({Role.ADMIN} if role in SERVICES else ())
+    return discovery.union(*served)
 
 
 def _messages_out(role: Role, neuron: str | None) -> Iterator[str]:
@@ -124,6 +128,8 @@ def _messages_out(role: Role, neuron: str | None) -> Iterator[str]:
         yield pattern_of(subjects.TOKENS, author=CONTROL_AUTHOR)
     if neuron:
         yield pattern_of(subjects.TOKENS, author=neuron)
+    if role is Role.ADMIN:
+        yield subjects.DISCOVERY_ALL
 
 
 def _messages_in(role: Role, neuron: str | None) -> Iterator[str]:
@@ -138,11 +144,6 @@ def _messages_in(role: Role, neuron: str | None) -> Iterator[str]:
         yield pattern_of(subjects.TOKENS)
     if role in SERVICES:
         yield from subjects.discovery_patterns(f"helexa-{role}")
-
-
-def _discovery_out(role: Role) -> Iterator[str]:
-    if role is Role.ADMIN:
-        yield subjects.DISCOVERY_ALL
 
 
 def _resources_of(role: Role) -> Iterator[str]:
@@ -173,4 +174,4 @@ def _stream(
 
 
 def _ordered(found: list[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(found))
+    return tuple(sorted(set(found)))

@@ -84,7 +84,7 @@ async def _ask(bus: Bus, asked: Sequence[str], expected: int, within_s: float) -
     subscription = await bus.subscribe_raw(inbox, take)
     try:
         for subject in asked:
-            await bus.client.publish(subject, b"", reply=inbox)
+            await bus.publish_raw(subject, b"", reply=inbox)
         async with asyncio.timeout(within_s):
             await complete.wait()
     except TimeoutError:
