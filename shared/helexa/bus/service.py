@@ -178,8 +178,8 @@ class Service:
         await self._send(message, pack(reply), fields)
 
     async def _send(self, message: Msg, data: bytes, fields: dict[str, str] | None) -> None:
-        # Only inboxes are answered: another reply subject would make us speak where the asker itself
-        # may not, for example as an order to a neuron.
+        # Only inboxes are answered: another reply subject would make us speak where the asker
+        # itself may not, for example as an order to a neuron.
         if not message.reply.startswith(subjects.INBOX):
             return
         try:

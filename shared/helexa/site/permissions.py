@@ -7,8 +7,8 @@ own id alone.
 
 Whoever serves a call may publish to the inboxes of those who call it. NATS's `allow_responses` is
 not used: a server forgets at each reload which requests a connection has received (measured), so
-that a request in work during a reload could never be answered; and it permits an answer to any reply
-subject that the asker names, such as another neuron's commands.
+that a request in work during a reload could never be answered; and it permits an answer to any
+reply subject that the asker names, such as another neuron's commands.
 """
 
 from collections.abc import Iterator
