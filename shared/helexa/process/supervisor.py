@@ -3,7 +3,6 @@
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import os
 import random
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from helexa.process.lifecycle import EXIT_USAGE
+from helexa.process.parent import die_with_parent
 from helexa.process.restarts import RestartPolicy, Restarts
 from helexa.protocol.errors import HelexaError
 
@@ -27,8 +27,6 @@ STOP_WITHIN_S = 9.0
 """All children together; below the ten seconds that container runtimes and people wait."""
 
 _DRAIN_OUTPUT_S = 1.0
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 Ready = Callable[[], Awaitable[None]]
 OnLine = Callable[[str, bytes], None]
@@ -203,15 +201,28 @@ class Supervisor:
 
     async def _run_once(self, kept: _Kept) -> int:
         kept.tail.clear()
+        # A pipe of our own: asyncio's `wait` also waits for the end of the pipes it makes, which a
+        # grandchild can hold open after the child has ended.
+        reader, writer = os.pipe()
+        reading = asyncio.create_task(self._read(kept, reader))
         try:
-            process = await self._spawn(kept.child)
+            return await self._attend(kept, writer)
+        finally:
+            await asyncio.wait({reading}, timeout=_DRAIN_OUTPUT_S)
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def _attend(self, kept: _Kept, writer: int) -> int:
+        try:
+            process = await self._spawn(kept.child, writer)
         except OSError as error:
             kept.tail.append(f"{kept.child.argv[0]}: {error.strerror}")
             return EXIT_USAGE
+        finally:
+            os.close(writer)
         kept.process = process
         if self._stopping.is_set():
             kept.signal(signal.SIGTERM)
-        reading = asyncio.create_task(self._read(kept, process))
         readying = asyncio.create_task(self._become_ready(kept))
         readying.add_done_callback(self._on_ready_done)
         try:
@@ -221,34 +232,33 @@ class Supervisor:
             # What the child itself has started must not outlive it.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
-            await asyncio.wait({reading}, timeout=_DRAIN_OUTPUT_S)
-            reading.cancel()
-            await asyncio.gather(reading, readying, return_exceptions=True)
 
-    async def _spawn(self, child: Child) -> asyncio.subprocess.Process:
+    async def _spawn(self, child: Child, writer: int) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             *child.argv,
             env=child.env,
             stdin=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            limit=LONGEST_LINE_BYTES,
+            stderr=writer,
             start_new_session=True,
             preexec_fn=die_with_parent(os.getpid()),
         )
 
-    async def _read(self, kept: _Kept, process: asyncio.subprocess.Process) -> None:
-        if process.stderr is None:
-            return
-        while True:
-            try:
-                line = await process.stderr.readline()
-            except ValueError:
-                # Longer than the limit; asyncio has dropped it.
-                continue
-            if not line:
-                return
-            kept.tail.append(line.decode(errors="replace").rstrip())
-            self._on_line(kept.child.name, line)
+    async def _read(self, kept: _Kept, reader: int) -> None:
+        lines = asyncio.StreamReader(limit=LONGEST_LINE_BYTES)
+        protocol = asyncio.StreamReaderProtocol(lines)
+        pipe = os.fdopen(reader, "rb", buffering=0)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, pipe)
+        with contextlib.closing(transport):
+            while True:
+                try:
+                    line = await lines.readline()
+                except ValueError:
+                    # Longer than the limit; asyncio has dropped it.
+                    continue
+                if not line:
+                    return
+                kept.tail.append(line.decode(errors="replace").rstrip())
+                self._on_line(kept.child.name, line)
 
     async def _become_ready(self, kept: _Kept) -> None:
         if kept.child.ready is not None:
@@ -276,18 +286,3 @@ class Supervisor:
         for each in (pausing, stopping):
             each.cancel()
         await asyncio.gather(pausing, stopping, return_exceptions=True)
-
-
-def die_with_parent(parent: int) -> Callable[[], None]:
-    """Return what a new process calls before its program: SIGTERM when the process `parent` ends.
-
-    The kernel watches the thread that starts the process, so it must be one that lives on.
-    """
-
-    def arrange() -> None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        # A parent that died before that line would never be noticed.
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return arrange

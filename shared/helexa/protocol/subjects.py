@@ -245,7 +245,7 @@ NEURON_STATUS = Event(
     "helexa.neuron.{neuron}.status",
     NeuronStatus,
     _roles(Role.NEURON),
-    _roles(Role.GATEWAY, Role.SCHEDULER, Role.PROVISIONER, Role.ADMIN),
+    _roles(Role.GATEWAY, Role.SCHEDULER, Role.PROVISIONER, Role.PORTAL, Role.ADMIN),
 )
 GATEWAY_BEAT = Event(
     "helexa.gateway.{gateway}.beat",

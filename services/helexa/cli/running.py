@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""What `up` and `cortex` have in common: the processes of a site, and where they are written."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import Field
+
+from helexa.cli.flags import flag_words
+from helexa.cli.ports import free_address, local_url
+from helexa.cli.probe import until_ready
+from helexa.process.settings import SocketAddress
+from helexa.process.supervisor import Child
+from helexa.site.layout import SiteFile
+
+ORCHESTRATION, INFERENCE, INGRESS = range(3)
+"""Stages: what serves others starts earlier and stops later."""
+
+
+class RunningSite(SiteFile):
+    """`site.json` with every address of every process."""
+
+    gateway_urls: tuple[str, ...] = ()
+    neuron_api_urls: dict[str, str] = Field(default_factory=dict)
+    """The local API of each neuron on this machine, by the neuron's id."""
+    neuron_control_urls: dict[str, str] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many processes of each kind run."""
+
+    gateways: int = 1
+    schedulers: int = 1
+    provisioners: int = 1
+    neurons: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """Where each role listens; a role without an address is off."""
+
+    gateway: SocketAddress | None = None
+    orchestrator: SocketAddress | None = None
+    portals: tuple[SocketAddress, ...] = ()
+    neuron_ids: tuple[str, ...] = ()
+    counts: Counts = field(default_factory=Counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The processes of a site and how they are reached."""
+
+    children: tuple[Child, ...]
+    file: RunningSite
+
+
+def plan_site(roles: Roles, file: RunningSite, shared: Mapping[str, object]) -> Site:
+    """Return the processes for `roles`, with free ports where a second one needs its own.
+
+    Args:
+        roles: What shall run.
+        file: What is known already: the name, our process id, the servers.
+        shared: Settings that each process gets.
+    """
+    children: list[Child] = []
+    addresses: dict[str, object] = {}
+    if roles.orchestrator is not None:
+        children += _orchestrators(roles.orchestrator, roles.counts, shared)
+        addresses["orchestrator_url"] = local_url(roles.orchestrator)
+    neurons = [_NeuronSockets(name, free_address(), free_address()) for name in roles.neuron_ids]
+    children += [_neuron(number, each, shared) for number, each in enumerate(neurons, start=1)]
+    addresses["neuron_api_urls"] = {each.name: local_url(each.api) for each in neurons}
+    addresses["neuron_control_urls"] = {each.name: local_url(each.control) for each in neurons}
+    if roles.gateway is not None:
+        sockets = _replicas(roles.gateway, roles.counts.gateways)
+        children += [
+            service_child("gateway", number, {"socket": socket, **shared}, INGRESS, probe=socket)
+            for number, socket in enumerate(sockets, start=1)
+        ]
+        addresses["gateway_urls"] = tuple(map(local_url, sockets))
+        addresses["gateway_url"] = local_url(sockets[0])
+    if roles.portals:
+        flags = {"socket": roles.portals, **shared}
+        children.append(service_child("portal", 1, flags, INGRESS, probe=roles.portals[0]))
+        addresses["portal_url"] = local_url(roles.portals[0])
+    return Site(tuple(children), file.model_copy(update=addresses))
+
+
+def service_child(
+    service: str,
+    number: int,
+    flags: Mapping[str, object],
+    stage: int,
+    *,
+    probe: SocketAddress | None = None,
+) -> Child:
+    """Return a process of `service`; the first one is named after it, others have a number too.
+
+    It counts as ready when `probe` says so, or at once without one.
+    """
+    return Child(
+        name=service if number == 1 else f"{service}-{number}",
+        # -P: a folder called helexa where the command is given must not replace the package.
+        argv=(sys.executable, "-P", "-m", "helexa.cli", service, *flag_words(dict(flags))),
+        ready=until_ready(local_url(probe)) if probe is not None else None,
+        stage=stage,
+    )
+
+
+def neuron_ids(file: Path, host: str, count: int) -> tuple[str, ...]:
+    """Return the ids of this machine's `count` neurons: those kept in `file`, and new ones.
+
+    A host's name may change; a neuron's id must not.
+    """
+    kept = file.read_text(encoding="utf-8").split() if file.exists() else []
+    fresh = (name for k in range(1, 2 * (count + len(kept)) + 1) if (name := f"{host}-{k}"))
+    for name in fresh:
+        if len(kept) >= count:
+            break
+        if name not in kept:
+            kept.append(name)
+    file.write_text("\n".join(kept) + "\n", encoding="utf-8")
+    return tuple(kept[:count])
+
+
+@dataclass(frozen=True, slots=True)
+class _NeuronSockets:
+    name: str
+    control: SocketAddress
+    api: SocketAddress
+
+
+def _orchestrators(
+    address: SocketAddress, counts: Counts, shared: Mapping[str, object]
+) -> list[Child]:
+    sockets = _replicas(address, counts.provisioners)
+    controls = [free_address() for _ in range(counts.schedulers)]
+    return [
+        *(
+            service_child(
+                "provisioner", number, {"socket": socket, **shared}, ORCHESTRATION, probe=socket
+            )
+            for number, socket in enumerate(sockets, start=1)
+        ),
+        *(
+            service_child(
+                "scheduler",
+                number,
+                {"control_socket": control, **shared},
+                ORCHESTRATION,
+                probe=control,
+            )
+            for number, control in enumerate(controls, start=1)
+        ),
+    ]
+
+
+def _neuron(number: int, sockets: _NeuronSockets, shared: Mapping[str, object]) -> Child:
+    flags = {
+        "node_id": sockets.name,
+        "control_socket": sockets.control,
+        "api_socket": sockets.api,
+        **shared,
+    }
+    return service_child("neuron", number, flags, INFERENCE, probe=sockets.control)
+
+
+def _replicas(first: SocketAddress, count: int) -> list[SocketAddress]:
+    return [first, *(free_address(first.host) for _ in range(count - 1))]

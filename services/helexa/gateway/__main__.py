@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""The gateway as a process."""
+
+import logging
+import sys
+
+from helexa.bus.client import Bus
+from helexa.gateway.authority import settings_authority
+from helexa.gateway.gateway import Gateway
+from helexa.gateway.settings import GatewaySettings
+from helexa.process.http import Listening, serve_http
+from helexa.process.lifecycle import EXIT_USAGE, Life, run_process
+from helexa.process.logs import configure_logs
+from helexa.process.metrics import Metrics
+from helexa.process.settings import SettingsError, SocketAddress, load_settings
+from helexa.protocol.naming import instance_id
+from helexa.protocol.subjects import Role
+from helexa.site.connect import site_connection
+
+_log = logging.getLogger(__name__)
+
+HTTP_GRACE_S = 1.0
+"""Everything has been served or sent away before the socket closes."""
+
+
+async def start(life: Life, settings: GatewaySettings) -> Listening:
+    """Start a gateway and return where it listens, once it can serve. It ends with `life`."""
+    me = instance_id()
+    authority = settings_authority(settings)
+    bus = Bus(site_connection(settings, Role.GATEWAY, instance=me))
+    await life.resources.enter_async_context(bus)
+    metrics = Metrics("gateway", me)
+    gateway = Gateway(settings, bus, me, authority, metrics)
+    life.resources.push_async_callback(gateway.say_goodbye)
+    address = SocketAddress.parse(settings.socket)
+    listening = await life.resources.enter_async_context(
+        serve_http(gateway.routes, address, grace_s=HTTP_GRACE_S)
+    )
+    _log.info("serving", extra={"role": "gateway", "address": str(listening.address)})
+    life.resources.push_async_callback(gateway.drain)
+    await life.watch(bus)
+    life.run("gateway", gateway.connect(life))
+    life.run("metrics", metrics.publish(bus, settings.metrics_interval_s))
+    return listening
+
+
+def main() -> int:
+    """Run a gateway until a signal ends it, and return its exit code."""
+    try:
+        settings = load_settings(GatewaySettings).values
+    except SettingsError as error:
+        sys.stderr.write(f"helexa: {error}\n")
+        return EXIT_USAGE
+    configure_logs("gateway", instance_id(), settings.log_level)
+
+    async def run(life: Life) -> None:
+        await start(life, settings)
+
+    return run_process(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""One running answer at one reader: frames go in as they arrive, and come out in order."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+
+from helexa.protocol.errors import HelexaError
+from helexa.protocol.fold import Fold
+from helexa.protocol.frames import CONTROL_AUTHOR, Frame, FrameKind
+from helexa.protocol.naming import home_of, request_token
+
+
+class Answer:
+    """An answer that somebody here reads.
+
+    Frames are put in by the bus's callback and taken out by the one task that serves the client;
+    `wait` lets that task sleep until there is something to do.
+    """
+
+    def __init__(self, request_id: str, *, buffer_bytes: int) -> None:
+        """Begin to read the answer to `request_id`."""
+        self.request_id = request_id
+        self.token = request_token(request_id)
+        self.home = home_of(request_id) or ""
+        self.fold = Fold()
+        self.frames: deque[Frame] = deque()
+        self.control: list[bytes] = []
+        """What was published under `ctl`, to be published anew before the log forgets it."""
+        self.control_at = time.monotonic()
+        self.control_sequence: int | None = None
+        """Place of the newest control frame in the log, where it is known."""
+        self.heard_at = time.monotonic()
+        """When the last frame came, or the last attempt began."""
+        self.events = 0
+        """Events that have come out, which is the number of the next one."""
+        self.client_gone = False
+        self.failure: HelexaError | None = None
+        """Why this reader ends, whatever frames may come."""
+        self.is_accepted = False
+        """Whether the neuron of the last attempt has it, so that it can be asked about it."""
+        self.is_due = False
+        """Whether it is time to look at the clock."""
+        self.too_slow = False
+        """Whether the client is further behind than it may be."""
+        self.cut: Callable[[], object] | None = None
+        """Ends the task that serves the client, which may be stuck in a write."""
+        self._buffer_bytes = buffer_bytes
+        self._buffered = 0
+        self._waiter: asyncio.Future[None] | None = None
+
+    def take(self, author: str, frame: Frame) -> None:
+        """Take in one frame as it arrives."""
+        released = self.fold.accept(author, frame)
+        if author != CONTROL_AUTHOR:
+            self.heard_at = time.monotonic()
+        if released:
+            for each in released:
+                if each.kind in (FrameKind.DATA, FrameKind.BODY):
+                    self._buffered += len(text_of(each))
+            self.frames.extend(released)
+            if self._buffered > self._buffer_bytes:
+                self._cut_off()
+            self.wake()
+
+    def drain(self) -> list[Frame]:
+        """Return the frames that have come since the last call."""
+        drained = list(self.frames)
+        self.frames.clear()
+        self._buffered = 0
+        return drained
+
+    async def wait(self) -> None:
+        """Return when something has happened."""
+        if self.frames or self.is_due or self.failure is not None or self.client_gone:
+            return
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+
+    def wake(self) -> None:
+        """Let the reading task look."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def hang_up(self) -> None:
+        """Note that the client is gone."""
+        self.client_gone = True
+        self.wake()
+
+    def fail(self, error: HelexaError) -> None:
+        """End this reader by `error`."""
+        if self.failure is None:
+            self.failure = error
+            self.wake()
+
+    def _cut_off(self) -> None:
+        if self.cut is not None and not self.too_slow:
+            self.too_slow = True
+            self.cut()
+
+    def begin_attempt(self, author: str, *, anew: bool) -> int:
+        """Assign the next attempt to `author` and return the number of the frame that it follows.
+
+        Args:
+            author: The neuron's encoded id.
+            anew: Void everything that came before, which nobody has been sent.
+        """
+        fold = self.fold
+        after = -1
+        if not anew and fold.assignments:
+            # The terminal frame of a failed attempt must not end the next one.
+            after = fold.next_seq - (2 if fold.ended else 1)
+        fold.assign(author, after)
+        self.is_accepted = False
+        if anew:
+            self.events = 0
+        self.drain()
+        self.heard_at = time.monotonic()
+        return after
+
+
+def text_of(frame: Frame) -> bytes:
+    """Return the bytes of a `DATA` or `BODY` frame; nothing of any other."""
+    if frame.kind == FrameKind.DATA and len(frame.payload) > 1:
+        value = frame.payload[1]
+    elif frame.kind == FrameKind.BODY and frame.payload:
+        value = frame.payload[0]
+    else:
+        return b""
+    if isinstance(value, bytes):
+        return value
+    return value.encode() if isinstance(value, str) else b""
+
+
+def events_in(frame: Frame) -> int:
+    """Return how many events a frame holds."""
+    if frame.kind != FrameKind.DATA or not frame.payload:
+        return 0
+    count = frame.payload[0]
+    return count if isinstance(count, int) else 0

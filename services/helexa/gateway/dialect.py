@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""Bodies of OpenAI's requests: what is asked, what it needs, and the body for the runtime."""
+
+import json
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from helexa.gateway import fields as check
+from helexa.gateway.conversation import BYTES_PER_TOKEN, PREFIX_BYTES, read_messages
+from helexa.gateway.fields import Fields, bad, unsupported
+from helexa.protocol.errors import BadRequestError, UnsupportedError
+from helexa.protocol.messages.execution import Operation
+from helexa.protocol.messages.models import ModelConfig, Workload, WorkloadClass
+from helexa.protocol.messages.routing import UserHints
+
+MAX_INPUTS = 2048
+BULK_PRIORITIES = ("bulk", "flex", "batch")
+OWN_FIELDS = ("model", "helexa", "stream", "stream_options")
+"""Fields that are for the gateway; it sets its own where the runtime needs them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Customs:
+    """What a gateway adds to a request."""
+
+    default_max_tokens: int | None = None
+    bulk_prompt_tokens: int = 16_384
+    priority: str = ""
+    """The caller's priority header."""
+    session: str | None = None
+    """The caller's session header."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A request that was understood."""
+
+    operation: str
+    model: str | None
+    """As the caller named it."""
+    fields: Fields
+    """For the runtime, without the gateway's own."""
+    stream: bool = False
+    show_usage: bool = False
+    needs: tuple[str, ...] = ()
+    """`Workload` values."""
+    workload: str = WorkloadClass.CHAT_INTERACTIVE
+    prompt_tokens: int = 0
+    max_tokens: int | None = None
+    choices: int = 1
+    prefix_hash: str | None = None
+    hints: UserHints = field(default_factory=UserHints)
+
+    def body(self, model: str) -> bytes:
+        """Return the runtime's body. What generates is always streamed: it can then be stopped."""
+        own: Fields = {"model": model}
+        if self.operation != Operation.EMBEDDING:
+            own |= {"stream": True, "stream_options": {"include_usage": True}}
+        return json.dumps(own | self.fields, separators=(",", ":")).encode()
+
+
+def read_order(operation: str, data: bytes, customs: Customs) -> Order:
+    """Return what a body asks for.
+
+    Raises:
+        BadRequestError: it cannot be understood; `param` names the field.
+        UnsupportedError: it asks for something that does not exist here.
+    """
+    fields = check.parse(data)
+    reader = {
+        Operation.CHAT: _chat,
+        Operation.COMPLETION: _completion,
+        Operation.EMBEDDING: _embedding,
+    }[operation]
+    return reader(fields, customs)
+
+
+def refuse_unsupported(order: Order, workloads: set[str], config: ModelConfig | None) -> None:
+    """Refuse what none of the model's replicas can do.
+
+    Raises:
+        UnsupportedError: naming what is missing.
+    """
+    for need in order.needs:
+        if need not in workloads:
+            raise UnsupportedError(
+                f"The model {order.model!r} does not take {_NAMES.get(need, need)}.",
+                param="messages" if need in (Workload.VISION, Workload.AUDIO) else "model",
+            )
+    wanted = order.fields.get("dimensions")
+    if wanted is not None:
+        known = config.metadata.get("dimensions") if config else None
+        if str(wanted) != known:
+            unsupported("dimensions", "The length of this model's vectors cannot be chosen.")
+
+
+_NAMES = {
+    Workload.CHAT: "chats",
+    Workload.COMPLETION: "plain prompts",
+    Workload.EMBEDDING: "embedding requests",
+    Workload.VISION: "images",
+    Workload.AUDIO: "audio",
+}
+
+
+def _chat(fields: Fields, customs: Customs) -> Order:
+    check.check(fields, check.CHAT)
+    talk = read_messages(fields.get("messages"))
+    for position, tool in enumerate(_list(fields, "tools")):
+        if not isinstance(tool, dict):
+            check.wrong_type(f"tools[{position}]", check.OBJECT, tool)
+    if not _list(fields, "tools"):
+        # Some runtimes refuse a choice among no tools.
+        fields.pop("tools", None)
+        if fields.get("tool_choice") in ("auto", "none"):
+            del fields["tool_choice"]
+    workload = WorkloadClass.CHAT_INTERACTIVE
+    if Workload.VISION in talk.needs:
+        workload = WorkloadClass.VISION_CAPTION
+    elif Workload.AUDIO in talk.needs:
+        workload = WorkloadClass.AUDIO_TRANSCRIPTION
+    elif _is_bulk(fields, customs) or talk.prompt_tokens > customs.bulk_prompt_tokens:
+        workload = WorkloadClass.CHAT_BULK
+    return _generating(
+        Operation.CHAT,
+        fields | {"messages": talk.messages},
+        customs,
+        needs=(Workload.CHAT, *sorted(talk.needs)),
+        workload=workload,
+        prompt_tokens=talk.prompt_tokens,
+        prefix_hash=talk.prefix_hash,
+    )
+
+
+def _completion(fields: Fields, customs: Customs) -> Order:
+    check.check(fields, check.COMPLETION)
+    prompt = fields.get("prompt")
+    if isinstance(prompt, list) and len(prompt) == 1:
+        prompt = prompt[0]
+    if prompt is None:
+        bad("prompt", "'prompt' is required.")
+    if not isinstance(prompt, str):
+        unsupported("prompt", "One request takes one prompt, as text.")
+    encoded = prompt.encode("utf-8", "surrogatepass")
+    return _generating(
+        Operation.COMPLETION,
+        fields | {"prompt": prompt},
+        customs,
+        needs=(Workload.COMPLETION,),
+        workload=WorkloadClass.COMPLETION,
+        prompt_tokens=len(encoded) // BYTES_PER_TOKEN + 1,
+        prefix_hash=_hash(encoded),
+    )
+
+
+def _generating(
+    operation: str,
+    fields: Fields,
+    customs: Customs,
+    *,
+    needs: tuple[str, ...],
+    workload: str,
+    prompt_tokens: int,
+    prefix_hash: str,
+) -> Order:
+    least = 1 if operation == Operation.CHAT else 0
+    limit = check.cap(fields, customs.default_max_tokens, least=least)
+    check.stops(fields)
+    stream = fields.get("stream") is True
+    options = fields.get("stream_options")
+    return Order(
+        operation=operation,
+        model=check.text(fields, "model"),
+        fields=_without_own(fields),
+        stream=stream,
+        show_usage=stream and isinstance(options, dict) and options.get("include_usage") is True,
+        needs=needs,
+        workload=workload,
+        prompt_tokens=prompt_tokens,
+        max_tokens=limit,
+        choices=check.choices(fields),
+        prefix_hash=prefix_hash,
+        hints=_hints(fields, customs),
+    )
+
+
+def _embedding(fields: Fields, customs: Customs) -> Order:
+    check.check(fields, check.EMBEDDING)
+    given = fields.get("input")
+    if given is None or given == []:
+        bad("input", "'input' is required.")
+    inputs = given if isinstance(given, list) else [given]
+    if len(inputs) > MAX_INPUTS and not isinstance(inputs[0], int):
+        bad("input", f"'input' holds at most {MAX_INPUTS} texts.")
+    tokens = _count_inputs(inputs)
+    if fields.get("encoding_format", "float") not in ("float", "base64"):
+        bad("encoding_format", "'encoding_format' is 'float' or 'base64'.")
+    return Order(
+        operation=Operation.EMBEDDING,
+        model=check.text(fields, "model"),
+        fields=_without_own(fields),
+        needs=(Workload.EMBEDDING,),
+        workload=WorkloadClass.EMBEDDING,
+        prompt_tokens=tokens,
+        hints=_hints(fields, customs),
+    )
+
+
+def _count_inputs(inputs: list[object]) -> int:
+    kinds = {check.kind_of(each) for each in inputs}
+    if kinds == {check.INTEGER}:
+        return len(inputs)
+    tokens = 0
+    for position, each in enumerate(inputs):
+        if isinstance(each, str) and kinds == {check.STRING}:
+            tokens += len(each.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN + 1
+        elif isinstance(each, list) and each and _count_integers(each) and kinds == {check.ARRAY}:
+            tokens += len(each)
+        else:
+            check.wrong_type(f"input[{position}]", "string, or array of tokens", each)
+    return tokens
+
+
+def _count_integers(values: list[object]) -> bool:
+    return all(check.kind_of(value) == check.INTEGER for value in values)
+
+
+def _hints(fields: Fields, customs: Customs) -> UserHints:
+    own = fields.get("helexa")
+    given = own if isinstance(own, dict) else {}
+    try:
+        hints = UserHints.model_validate(given)
+    except ValueError as error:
+        raise BadRequestError("'helexa' holds no such hints.", param="helexa") from error
+    session = hints.session or customs.session or check.text(fields, "prompt_cache_key")
+    return hints.model_copy(update={"session": session})
+
+
+def _is_bulk(fields: Fields, customs: Customs) -> bool:
+    return customs.priority in BULK_PRIORITIES or fields.get("service_tier") in BULK_PRIORITIES
+
+
+def _without_own(fields: Fields) -> Fields:
+    return {name: value for name, value in fields.items() if name not in OWN_FIELDS}
+
+
+def _list(fields: Fields, name: str) -> list[object]:
+    value = fields.get(name)
+    return value if isinstance(value, list) else []
+
+
+def _hash(data: bytes) -> str:
+    return blake2b(data[:PREFIX_BYTES], digest_size=16).hexdigest()

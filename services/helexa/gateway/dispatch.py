@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""From a request to a neuron that has accepted it."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from helexa.bus.client import Bus
+from helexa.gateway.answer import Answer
+from helexa.gateway.attempts import Attempts
+from helexa.gateway.fleet import Fleet
+from helexa.gateway.outcomes import Outcomes
+from helexa.gateway.waiting import Lines, Place
+from helexa.gateway.work import Work
+from helexa.protocol import errors, subjects
+from helexa.protocol.errors import HelexaError
+from helexa.protocol.messages.execution import CancelRequest, ExecuteReply
+from helexa.protocol.messages.models import ModelId
+from helexa.protocol.messages.provisioning import EnsureRequest
+from helexa.protocol.messages.routing import RoutingDecision, ScheduleRequest, Target
+from helexa.protocol.naming import decode_token, encode_token
+
+_log = logging.getLogger(__name__)
+
+SCHEDULE_DEADLINE_S = 2.0
+ENSURE_DEADLINE_S = 5.0
+EXECUTE_DEADLINE_S = 5.0
+CANCEL_DEADLINE_S = 2.0
+LOADING_LOOK_AGAIN_S = 10.0
+"""A load whose order was lost is asked for again after so long."""
+SCHEDULER_ATTEMPTS = 3
+PASSED_OVER = (errors.RefusedError, errors.NoRespondersError, errors.DeadlineExceededError)
+"""What a neuron answers that another one may not."""
+
+
+@dataclass(slots=True)
+class Course:
+    """How one request has fared so far."""
+
+    failed: set[str] = field(default_factory=set)
+    """Neurons that have broken it."""
+    decision_id: str = ""
+    neuron_id: str = ""
+    queue_s: float = 0.0
+
+
+class Dispatcher:
+    """Finds neurons for requests: schedule, ask the targets in turn, wait, ask again."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        attempts: Attempts,
+        fleet: Fleet,
+        lines: Lines,
+        outcomes: Outcomes,
+        *,
+        queue_timeout_s: float,
+    ) -> None:
+        """Keep the collaborators."""
+        self._bus = bus
+        self._attempts = attempts
+        self._fleet = fleet
+        self._lines = lines
+        self._outcomes = outcomes
+        self._queue_timeout_s = queue_timeout_s
+        self._loose: set[asyncio.Task[None]] = set()
+
+    async def place(self, work: Work, answer: Answer, course: Course, *, anew: bool) -> None:
+        """Return when a neuron has accepted the request.
+
+        Raises:
+            UnavailableError: there is no scheduler, the line is full, or the wait was too long.
+            NeverFitsError: no neuron could ever run the model.
+            HelexaError: what the scheduler or a neuron says of the request.
+        """
+        place: Place | None = None
+        served = False
+        try:
+            if self._lines.is_busy(work.model):
+                place = self._lines.enter(work.model)
+                await self._wait(place, course, look_again_s=None)
+            while True:
+                seen = self._fleet.changes[work.model]
+                look_again_s = await self._try(work, answer, course, anew=anew)
+                if look_again_s < 0:
+                    served = True
+                    return
+                place = place or self._lines.enter(work.model)
+                if self._fleet.changes[work.model] == seen:
+                    await self._wait(place, course, look_again_s=look_again_s or None)
+        finally:
+            if place is not None:
+                place.leave(served=served)
+
+    def cancel(self, work: Work, answer: Answer, reason: str) -> None:
+        """Tell the neuron to stop; returns at once."""
+        current = answer.fold.current
+        if current is not None and not answer.fold.ended:
+            asked = CancelRequest(
+                request_id=work.request_id,
+                owner=self._attempts.me,
+                attempt=current.attempt,
+                reason=reason,
+            )
+            self._loosely(self._cancel(asked, current.author))
+
+    async def finish(self) -> None:
+        """Return when every cancellation under way has been sent."""
+        if self._loose:
+            await asyncio.wait(self._loose, timeout=CANCEL_DEADLINE_S)
+
+    async def _wait(self, place: Place, course: Course, look_again_s: float | None) -> None:
+        began = time.monotonic()
+        try:
+            await place.turn(self._queue_timeout_s - course.queue_s, look_again_s=look_again_s)
+        finally:
+            course.queue_s += time.monotonic() - began
+
+    async def _try(self, work: Work, answer: Answer, course: Course, *, anew: bool) -> float:
+        """Ask every neuron that the scheduler names.
+
+        Returns -1 when one has accepted, else after how many seconds to try again although nothing
+        has been heard; 0 for never.
+        """
+        try:
+            decision = await self._schedule(work, course)
+        except errors.NoCapacityError:
+            if not course.failed:
+                return 0
+            # Better the neuron that failed before than none.
+            course.failed.clear()
+            return await self._try(work, answer, course, anew=anew)
+        except errors.ModelLoadingError:
+            await self._ensure(work)
+            return LOADING_LOOK_AGAIN_S
+        course.decision_id = decision.decision_id
+        for target in decision.targets:
+            try:
+                await self._execute(work, answer, course, target, anew=anew)
+            except PASSED_OVER as error:
+                self._outcomes.refused(target.neuron_id, work.model)
+                _log.debug("passed_over", extra={"neuron": target.neuron_id, "code": error.code})
+            else:
+                return -1
+        return 0
+
+    async def _schedule(self, work: Work, course: Course) -> RoutingDecision:
+        order = work.order
+        asked = ScheduleRequest(
+            request_id=work.request_id,
+            model=ModelId(work.model),
+            workload=order.workload,
+            needs=order.needs,
+            prompt_tokens=order.prompt_tokens,
+            max_tokens=order.max_tokens,
+            prefix_hash=order.prefix_hash,
+            hints=order.hints,
+            exclude_neurons=tuple(sorted(course.failed)),
+        )
+        decision: RoutingDecision | None = None
+        try:
+            async for attempt in AsyncRetrying(
+                stop=stop_after_attempt(SCHEDULER_ATTEMPTS),
+                wait=wait_random_exponential(multiplier=0.1, max=1.0),
+                retry=retry_if_exception(_may_come_back),
+                reraise=True,
+            ):
+                with attempt:
+                    decision = await self._bus.request(
+                        subjects.SCHEDULE, asked, deadline_s=SCHEDULE_DEADLINE_S
+                    )
+        except errors.NoRespondersError as error:
+            raise errors.NoRespondersError("No scheduler is running.", retry_after_s=2) from error
+        except errors.DeadlineExceededError as error:
+            raise errors.UnavailableError("The scheduler does not answer.") from error
+        if decision is None or decision.mode == "sharded":
+            raise errors.UnsupportedError("Models split over several hosts are not supported yet.")
+        return decision
+
+    async def _execute(
+        self, work: Work, answer: Answer, course: Course, target: Target, *, anew: bool
+    ) -> None:
+        author = encode_token(target.neuron_id)
+        request = await self._attempts.begin(work, answer, author, course.decision_id, anew=anew)
+        if request is None:
+            current = answer.fold.current
+            course.neuron_id = decode_token(current.author) if current else ""
+            answer.is_accepted = True
+            return
+        asking = asyncio.ensure_future(
+            self._bus.request(
+                subjects.EXECUTE, request, deadline_s=EXECUTE_DEADLINE_S, neuron=author
+            )
+        )
+        try:
+            await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            self._loosely(self._cancel_accepted(work, asking, author, request.attempt))
+            raise
+        except errors.DeadlineExceededError:
+            # It may have accepted and been unable to say so.
+            self.cancel(work, answer, "no_reply")
+            raise
+        course.neuron_id = target.neuron_id
+        answer.is_accepted = True
+        answer.heard_at = time.monotonic()
+
+    async def _ensure(self, work: Work) -> None:
+        waiting = self._lines.depth(work.model)
+        asked = EnsureRequest(
+            model=ModelId(work.model), request_id=work.request_id, waiting=max(1, waiting)
+        )
+        try:
+            ensured = await self._bus.request(subjects.ENSURE, asked, deadline_s=ENSURE_DEADLINE_S)
+        except (errors.NoRespondersError, errors.DeadlineExceededError) as error:
+            raise errors.UnavailableError(
+                f"The model {work.model!r} is not loaded, and no provisioner answers.",
+                retry_after_s=5,
+            ) from error
+        if ensured.state != "impossible":
+            return
+        now = time.monotonic()
+        failure = self._fleet.failure(work.model, now)
+        if failure is not None:
+            raise errors.ModelFailedError(f"The model {work.model!r} could not be loaded.")
+        if not self._fleet.neurons(now):
+            raise errors.NoCapacityError("No neuron is connected.", retry_after_s=10)
+        raise errors.NeverFitsError(
+            f"No neuron can hold the model {work.model!r}: {ensured.reason or 'no room'}.",
+            param="model",
+        )
+
+    async def _cancel_accepted(
+        self, work: Work, asking: "asyncio.Future[ExecuteReply]", author: str, attempt: int
+    ) -> None:
+        """Cancel what a neuron accepts although nobody waits for it any more."""
+        try:
+            await asking
+        except HelexaError:
+            return
+        asked = CancelRequest(request_id=work.request_id, owner=self._attempts.me, attempt=attempt)
+        await self._cancel(asked, author)
+
+    async def _cancel(self, asked: CancelRequest, author: str) -> None:
+        with contextlib.suppress(HelexaError):
+            await self._bus.request(
+                subjects.CANCEL, asked, deadline_s=CANCEL_DEADLINE_S, neuron=author
+            )
+
+    def _loosely(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._loose.add(task)
+        task.add_done_callback(self._loose.discard)
+
+
+def _may_come_back(error: BaseException) -> bool:
+    """Whether a scheduler may answer in a moment: it restarts, or the connection does."""
+    return type(error) in (errors.UnavailableError, errors.NoRespondersError)

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""The life of one request: placed, read, placed again where that helps, ended, reported."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from dataclasses import dataclass
+
+from helexa.gateway.answer import Answer
+from helexa.gateway.assemble import Assembly
+from helexa.gateway.attempts import Attempts
+from helexa.gateway.authority import Authority
+from helexa.gateway.dispatch import Course, Dispatcher
+from helexa.gateway.fleet import Fleet
+from helexa.gateway.http import ClientGoneError, Headers, Incoming
+from helexa.gateway.inbox import Inbox
+from helexa.gateway.outcomes import Outcomes
+from helexa.gateway.reading import Limits, Reading
+from helexa.gateway.sinks import PULSES_A_HEARTBEAT, BodySink, NoSink, Sink, StreamSink, WholeSink
+from helexa.gateway.work import Work
+from helexa.protocol.errors import HelexaError, ShuttingDownError
+from helexa.protocol.messages.execution import Operation
+
+_log = logging.getLogger(__name__)
+
+LAST_WORDS_S = 1.5
+"""How long a cancelled answer's final counts are waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What every exchange works with."""
+
+    inbox: Inbox
+    attempts: Attempts
+    dispatcher: Dispatcher
+    fleet: Fleet
+    outcomes: Outcomes
+    authority: Authority
+    limits: Limits
+    max_attempts: int
+    client_buffer_bytes: int
+
+
+class Exchange:
+    """One request for an answer."""
+
+    def __init__(self, desk: Desk, incoming: Incoming, work: Work) -> None:
+        """Serve `work` to the client of `incoming`."""
+        self.answer = Answer(work.request_id, buffer_bytes=desk.client_buffer_bytes)
+        self._desk = desk
+        self._incoming = incoming
+        self._work = work
+        self._course = Course()
+        self._reading = Reading(
+            self.answer,
+            self._sink(),
+            incoming.report,
+            inbox=desk.inbox,
+            fleet=desk.fleet,
+            limits=desk.limits,
+            on_pulse=self._care,
+        )
+        self._watch: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Serve the request to its end. The client always gets an answer, unless it left."""
+        task = asyncio.current_task()
+        self.answer.cut = task.cancel if task else None
+        self._watch = asyncio.ensure_future(self._incoming.left())
+        self._watch.add_done_callback(lambda _: self.answer.hang_up())
+        self._desk.inbox.open(self.answer)
+        try:
+            await self._desk.authority.hold(self._work.caller, self._work.claim)
+            await self._serve_until_left()
+        except HelexaError as error:
+            await self._fail(error)
+        except asyncio.CancelledError:
+            self._desk.dispatcher.cancel(self._work, self.answer, "client_too_slow")
+            if not self.answer.too_slow or task is None or task.uncancel():
+                raise
+            self._incoming.report.code = "client_too_slow"
+        finally:
+            self._watch.cancel()
+            self._desk.inbox.close(self.answer)
+            self._tell()
+        await self._desk.authority.settle(self._work.caller, self._work.claim, self._reading.usage)
+
+    async def _serve_until_left(self) -> None:
+        try:
+            await self._serve()
+        except ClientGoneError:
+            self._incoming.report.client_gone = True
+            self.answer.client_gone = False
+            if self._is_owner and not self._work.resumable:
+                self._desk.dispatcher.cancel(self._work, self.answer, "client_gone")
+                await self._last_words()
+                return
+            self._reading.sink = NoSink()
+            await self._serve(placed=self._course.neuron_id != "")
+
+    async def _serve(self, *, placed: bool = False) -> None:
+        """Place and read the request until it is answered or cannot be."""
+        anew = False
+        for attempt in range(1, self._desk.max_attempts + 1):
+            if not placed:
+                await self._place(anew=anew)
+            placed = False
+            error = await self._reading.run()
+            if error is None:
+                return
+            if not self._may_start_over(error) or attempt == self._desk.max_attempts:
+                raise error
+            anew = self._reading.first_token_at is not None
+            self._reading.first_token_at = None
+            self._reading.sink.start_over()
+
+    def _may_start_over(self, error: HelexaError) -> bool:
+        """Count the failed attempt, and return whether another one may follow unseen."""
+        if isinstance(error, ShuttingDownError):
+            return False
+        neuron = self._course.neuron_id
+        retryable = error.to_reply().retryable
+        if retryable:
+            self._desk.outcomes.failed(neuron, self._work.model)
+            self._course.failed.add(neuron)
+        _log.info("attempt_failed", extra={"neuron": neuron, "code": error.code})
+        if not (retryable and self._reading.sink.can_start_over and self._is_owner):
+            return False
+        self.answer.failure = None
+        self._desk.dispatcher.cancel(self._work, self.answer, error.code)
+        return True
+
+    async def _place(self, *, anew: bool) -> None:
+        """Return when a neuron has accepted; meanwhile a client that waits hears heartbeats."""
+        placing = asyncio.ensure_future(
+            self._desk.dispatcher.place(self._work, self.answer, self._course, anew=anew)
+        )
+        watch = self._watch
+        awaited: set[asyncio.Future[None]] = {placing}
+        if watch is not None and not self._incoming.report.client_gone:
+            awaited.add(watch)
+        # A failure of the first second is still an HTTP status.
+        patience_s = self._desk.limits.heartbeat_s
+        try:
+            while not placing.done():
+                await asyncio.wait(awaited, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+                if placing.done():
+                    break
+                if self.answer.client_gone:
+                    raise ClientGoneError
+                if self.answer.failure is not None:
+                    raise self.answer.failure
+                await self._reading.sink.beat()
+                patience_s = self._desk.limits.heartbeat_s / PULSES_A_HEARTBEAT
+            placing.result()
+        finally:
+            if not placing.done():
+                placing.cancel()
+                with contextlib.suppress(asyncio.CancelledError, HelexaError):
+                    await placing
+        if self._incoming.report.accepted_s is None:
+            self._incoming.report.accepted_s = self._incoming.elapsed_s
+
+    async def _fail(self, error: HelexaError) -> None:
+        self._incoming.report.code = error.code
+        goes_on = isinstance(error, ShuttingDownError) and self._work.order.stream
+        if self._is_owner and not self.answer.fold.ended and not goes_on:
+            self._desk.dispatcher.cancel(self._work, self.answer, error.code)
+            if self.answer.fold.assignments:
+                with contextlib.suppress(HelexaError):
+                    await self._desk.attempts.publish_end(self.answer, error)
+        await self._reading.sink.fail(error)
+
+    async def _last_words(self) -> None:
+        """Wait a moment for what a cancelled answer has used."""
+        self._reading.sink = NoSink()
+        with contextlib.suppress(TimeoutError, HelexaError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                await self._reading.run()
+
+    async def _care(self) -> None:
+        """Keep the request resumable while it runs."""
+        if self._is_owner and self.answer.control:
+            with contextlib.suppress(HelexaError):
+                await self._desk.inbox.renew_control(self.answer)
+
+    @property
+    def _is_owner(self) -> bool:
+        return self.answer.fold.owner in (None, self._desk.inbox.me)
+
+    def _sink(self) -> Sink:
+        work = self._work
+        if work.order.operation == Operation.EMBEDDING:
+            return BodySink(self._incoming, self._headers, work.model)
+        if work.order.stream:
+            beat_s = self._desk.limits.heartbeat_s
+            return StreamSink(self._incoming, self._headers, heartbeat_s=beat_s)
+        empty = Assembly(work.order.operation, work.public_id, work.model, work.created)
+        return WholeSink(self._incoming, self._headers, empty)
+
+    def _headers(self) -> Headers:
+        return [
+            (b"x-helexa-model", self._work.model.encode("ascii", "backslashreplace")),
+            (b"x-helexa-workload", self._work.order.workload.encode()),
+            (b"x-helexa-attempts", str(len(self.answer.fold.assignments)).encode()),
+            (b"x-helexa-queue-ms", str(round(self._course.queue_s * 1000)).encode()),
+        ]
+
+    def _tell(self) -> None:
+        """Complete the report, and tell the schedulers how it went."""
+        report, course, usage = self._incoming.report, self._course, self._reading.usage
+        report.attempts = len(self.answer.fold.assignments)
+        report.neuron, report.decision = course.neuron_id, course.decision_id
+        report.queue_s = course.queue_s
+        report.ignored_frames = self.answer.fold.ignored
+        began = self._incoming.arrived
+        if self._reading.first_token_at is not None:
+            report.first_token_s = self._reading.first_token_at - began
+        if isinstance(self._reading.sink, WholeSink):
+            report.finish = ",".join(self._reading.sink.assembly.finish_reasons)
+        if usage is None:
+            return
+        report.prompt_tokens, report.completion_tokens = (
+            usage.prompt_tokens,
+            usage.completion_tokens,
+        )
+        report.cached_tokens, report.reasoning_tokens = usage.cached_tokens, usage.reasoning_tokens
+        if self._reading.is_complete and not report.client_gone:
+            accepted = began + (report.accepted_s or 0.0)
+            first = self._reading.first_token_at
+            self._desk.outcomes.completed(
+                course.neuron_id,
+                self._work.model,
+                first - accepted if first is not None else None,
+                time.monotonic() - accepted,
+            )

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""Types of a request's fields: each wrong one is refused by name before any work is done."""
+
+import json
+from typing import Never
+
+from helexa.protocol.errors import BadRequestError, UnsupportedError
+
+Fields = dict[str, object]
+
+NUMBER, INTEGER, BOOLEAN, STRING, OBJECT, ARRAY = (
+    "number", "integer", "boolean", "string", "object", "array",
+)  # fmt: skip
+
+SAMPLING = {
+    "temperature": (NUMBER,),
+    "top_p": (NUMBER,),
+    "top_k": (INTEGER,),
+    "min_p": (NUMBER,),
+    "presence_penalty": (NUMBER,),
+    "frequency_penalty": (NUMBER,),
+    "n": (INTEGER,),
+    "seed": (INTEGER,),
+    "stop": (STRING, ARRAY),
+    "logit_bias": (OBJECT,),
+    "max_tokens": (INTEGER,),
+    "max_completion_tokens": (INTEGER,),
+    "max_output_tokens": (INTEGER,),
+    "stream": (BOOLEAN,),
+    "stream_options": (OBJECT,),
+    "response_format": (OBJECT,),
+}
+CHAT = SAMPLING | {
+    "messages": (ARRAY,),
+    "logprobs": (BOOLEAN,),
+    "top_logprobs": (INTEGER,),
+    "tools": (ARRAY,),
+    "tool_choice": (STRING, OBJECT),
+    "parallel_tool_calls": (BOOLEAN,),
+}
+COMPLETION = SAMPLING | {
+    "prompt": (STRING, ARRAY),
+    "logprobs": (INTEGER,),
+    "echo": (BOOLEAN,),
+    "best_of": (INTEGER,),
+    "suffix": (STRING,),
+}
+EMBEDDING = {
+    "input": (STRING, ARRAY),
+    "encoding_format": (STRING,),
+    "dimensions": (INTEGER,),
+}
+EVERY = {
+    "model": (STRING,),
+    "user": (STRING,),
+    "prompt_cache_key": (STRING,),
+    "service_tier": (STRING,),
+    "helexa": (OBJECT,),
+}
+MAX_CHOICES = 128
+
+
+def parse(data: bytes) -> Fields:
+    """Return the JSON object in `data`, without its null fields.
+
+    Raises:
+        BadRequestError: it is something else.
+    """
+    try:
+        value = json.loads(data, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise BadRequestError(f"The body is not JSON: {_place(error)}") from error
+    if not isinstance(value, dict):
+        raise BadRequestError("The body must be a JSON object.")
+    return {key: held for key, held in value.items() if held is not None}
+
+
+def check(fields: Fields, types: dict[str, tuple[str, ...]]) -> None:
+    """Refuse the first field of a wrong type.
+
+    Raises:
+        BadRequestError: its `param` names the field.
+    """
+    for name, value in fields.items():
+        wanted = types.get(name) or EVERY.get(name)
+        if wanted is not None and not any(_is(value, kind) for kind in wanted):
+            wrong_type(name, " or ".join(wanted), value)
+
+
+def wrong_type(name: str, wanted: str, value: object) -> Never:
+    """Say which field has a wrong type.
+
+    Raises:
+        BadRequestError: always.
+    """
+    raise BadRequestError(f"{name!r} must be of type {wanted}, not {kind_of(value)}.", param=name)
+
+
+def bad(name: str, message: str) -> Never:
+    """Say what is wrong with a field.
+
+    Raises:
+        BadRequestError: always.
+    """
+    raise BadRequestError(message, param=name)
+
+
+def unsupported(name: str, message: str) -> Never:
+    """Say that a field asks for something that does not exist here.
+
+    Raises:
+        UnsupportedError: always.
+    """
+    raise UnsupportedError(message, param=name)
+
+
+def integer(fields: Fields, name: str) -> int | None:
+    """Return an integer field that `check` has seen."""
+    value = fields.get(name)
+    return value if isinstance(value, int) else None
+
+
+def text(fields: Fields, name: str) -> str | None:
+    """Return a string field, `None` if it is absent or something else."""
+    value = fields.get(name)
+    return value if isinstance(value, str) else None
+
+
+def cap(fields: Fields, default: int | None, *, least: int) -> int | None:
+    """Fold the three names of the token cap into `max_tokens` and return it.
+
+    Raises:
+        BadRequestError: a cap is too small.
+    """
+    found: list[int] = []
+    for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
+        value = fields.pop(name, None)
+        if isinstance(value, int):
+            if value < least:
+                bad(name, f"{name!r} must be at least {least}.")
+            found.append(value)
+    limit = min(found) if found else default
+    if limit is not None:
+        fields["max_tokens"] = limit
+    return limit
+
+
+def choices(fields: Fields) -> int:
+    """Return how many answers are asked for.
+
+    Raises:
+        BadRequestError: none, or too many.
+    """
+    count = integer(fields, "n") or (0 if "n" in fields else 1)
+    if not 1 <= count <= MAX_CHOICES:
+        bad("n", f"'n' must be between 1 and {MAX_CHOICES}.")
+    return count
+
+
+def stops(fields: Fields) -> None:
+    """Check the stop sequences.
+
+    Raises:
+        BadRequestError: one is not text.
+    """
+    value = fields.get("stop")
+    if isinstance(value, list):
+        for position, each in enumerate(value):
+            if not isinstance(each, str):
+                wrong_type(f"stop[{position}]", STRING, each)
+
+
+def kind_of(value: object) -> str:
+    """Return JSON's name for the type of `value`."""
+    for kind in (BOOLEAN, INTEGER, NUMBER, STRING, OBJECT, ARRAY):
+        if _is(value, kind):
+            return kind
+    return "null"
+
+
+def _is(value: object, kind: str) -> bool:
+    if isinstance(value, bool):
+        return kind == BOOLEAN
+    return isinstance(value, _CLASSES[kind])
+
+
+_CLASSES: dict[str, type | tuple[type, ...]] = {
+    NUMBER: (int, float),
+    INTEGER: int,
+    BOOLEAN: bool,
+    STRING: str,
+    OBJECT: dict,
+    ARRAY: list,
+}
+
+
+def _refuse_constant(name: str) -> Never:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _place(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at line {error.lineno}, column {error.colno}."
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply."
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text."
+    return f"{error}."

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""The neurons as they report: which models they have, how much room, who has fallen silent."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from helexa.protocol.messages.models import ModelState, ModelStatus
+from helexa.protocol.messages.neurons import NeuronStatus
+
+HEARTBEAT_S = 1.0
+SILENT_S = 3 * HEARTBEAT_S
+"""A neuron that has not reported for so long is not counted on."""
+FORGET_S = 60.0
+
+Listener = Callable[[str, int], None]
+
+
+@dataclass(slots=True)
+class _Report:
+    status: NeuronStatus
+    at: float
+
+
+class Fleet:
+    """What the neurons last said. Times are those of one monotonic clock."""
+
+    def __init__(self) -> None:
+        """Begin without neurons."""
+        self._reports: dict[str, _Report] = {}
+        self._listeners: list[Listener] = []
+        self.changes: Counter[str] = Counter()
+        """How often news came that may help those who wait for a model."""
+
+    def on_news(self, listener: Listener) -> None:
+        """Call `listener` with a model and its free slots when waiting for it may be over.
+
+        That is when a neuron reports room for it, and, with 0, when it reports that the model
+        cannot be loaded.
+        """
+        self._listeners.append(listener)
+
+    def take(self, status: NeuronStatus, now: float) -> None:
+        """Take in one report."""
+        held = self._reports.get(status.neuron_id)
+        if (
+            held is not None
+            and held.status.instance == status.instance
+            and held.status.sequence > status.sequence
+        ):
+            return
+        self._reports[status.neuron_id] = _Report(status, now)
+        for model in status.models:
+            room = _room(status, model)
+            newly_failed = model.state == ModelState.FAILED and not _had_failed(held, model)
+            if room or (newly_failed and self.failure(model.model, now) is not None):
+                self.changes[model.model] += 1
+                for listener in self._listeners:
+                    listener(model.model, room)
+
+    def silence_s(self, neuron_id: str, now: float) -> float:
+        """Return how long `neuron_id` has not reported; for ever if it never did."""
+        held = self._reports.get(neuron_id)
+        return now - held.at if held else float("inf")
+
+    def listen_anew(self, now: float) -> None:
+        """Forget the silence of a time in which nothing could be heard."""
+        for report in self._reports.values():
+            report.at = now
+
+    def neurons(self, now: float) -> int:
+        """Return how many neurons report."""
+        return sum(1 for _ in self._live(now))
+
+    def replicas(self, now: float) -> dict[str, list[ModelStatus]]:
+        """Return every model that a neuron has or had loaded, by name."""
+        found: dict[str, list[ModelStatus]] = {}
+        for status in self._live(now):
+            for model in status.models:
+                found.setdefault(model.model, []).append(model)
+        return found
+
+    def statuses(self, model: str, now: float) -> list[ModelStatus]:
+        """Return the model's state on each neuron that knows it."""
+        return [each for status in self._live(now) for each in status.models if each.model == model]
+
+    def failure(self, model: str, now: float) -> str | None:
+        """Return why `model` could not be loaded, where a neuron says so and none has it."""
+        known = self.statuses(model, now)
+        if any(each.state in (ModelState.LOADED, ModelState.LOADING) for each in known):
+            return None
+        failed = [each.error or "" for each in known if each.state == ModelState.FAILED]
+        return failed[0] if failed else None
+
+    def _live(self, now: float) -> Iterator[NeuronStatus]:
+        for name in [n for n, held in self._reports.items() if now - held.at > FORGET_S]:
+            del self._reports[name]
+        for held in self._reports.values():
+            if now - held.at <= SILENT_S:
+                yield held.status
+
+
+def _room(status: NeuronStatus, model: ModelStatus) -> int:
+    if status.draining or model.state != ModelState.LOADED or not model.servable:
+        return 0
+    free = model.slots_total - model.slots_busy
+    if status.slots_total:
+        free = min(free, status.slots_total - status.slots_busy)
+    return max(0, free)
+
+
+def _had_failed(held: _Report | None, model: ModelStatus) -> bool:
+    if held is None:
+        return False
+    return any(
+        each.model == model.model and each.state == ModelState.FAILED for each in held.status.models
+    )

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""A gateway put together: its parts, what they hear on the bus, and how it ends."""
+
+import asyncio
+import logging
+import time
+
+from helexa.bus.buckets import Bucket, Mirror
+from helexa.bus.client import Bus
+from helexa.bus.resources import Durability, ensure_resources
+from helexa.gateway.attempts import Attempts, Patience
+from helexa.gateway.authority import Authority
+from helexa.gateway.beat import Pulse
+from helexa.gateway.catalogue import Catalogue
+from helexa.gateway.dispatch import Dispatcher
+from helexa.gateway.exchange import Desk
+from helexa.gateway.fleet import Fleet
+from helexa.gateway.inbox import Inbox
+from helexa.gateway.outcomes import Outcomes
+from helexa.gateway.peers import Peers
+from helexa.gateway.reading import Limits
+from helexa.gateway.routes import Routes
+from helexa.gateway.settings import GatewaySettings
+from helexa.gateway.sinks import PULSES_A_HEARTBEAT
+from helexa.gateway.waiting import Lines
+from helexa.process.health import Readiness
+from helexa.process.lifecycle import Life
+from helexa.process.metrics import Metrics
+from helexa.protocol import resources, subjects
+from helexa.protocol.errors import HelexaError, ShuttingDownError
+from helexa.protocol.messages.models import ModelConfig
+from helexa.protocol.messages.neurons import NeuronStatus
+from helexa.protocol.messages.routing import GatewayBeat
+from helexa.protocol.subjects import Role
+
+_log = logging.getLogger(__name__)
+
+FAREWELL_S = 2.0
+"""How long the last events may take once everybody has been sent away."""
+
+
+class Gateway:
+    """One gateway process."""
+
+    def __init__(
+        self, settings: GatewaySettings, bus: Bus, me: str, authority: Authority, metrics: Metrics
+    ) -> None:
+        """Put the parts together; nothing is heard before `connect`."""
+        self.bus = bus
+        self.readiness = Readiness()
+        self.readiness.require("nats", lambda: bus.is_connected)
+        self.readiness.require("subscriptions", lambda: self._is_subscribed)
+        self._settings = settings
+        self._is_subscribed = False
+        self._fleet = Fleet()
+        self._peers = Peers(me, time.monotonic())
+        self._lines = Lines(self._places)
+        self._fleet.on_news(self._lines.wake)
+        self._inbox = Inbox(bus, me)
+        outcomes = Outcomes()
+        patience = Patience(settings.idle_timeout_s, settings.first_token_timeout_s)
+        attempts = Attempts(self._inbox, patience)
+        self._dispatcher = Dispatcher(
+            bus,
+            attempts,
+            self._fleet,
+            self._lines,
+            outcomes,
+            queue_timeout_s=settings.queue_timeout_s,
+        )
+        self._mirror = Mirror(Bucket(bus, resources.MODELS, ModelConfig))
+        self._catalogue = Catalogue(self._mirror, self._fleet)
+        self._mirror.on_change(self._catalogue.take)
+        desk = Desk(
+            inbox=self._inbox,
+            attempts=attempts,
+            dispatcher=self._dispatcher,
+            fleet=self._fleet,
+            outcomes=outcomes,
+            authority=authority,
+            limits=Limits(
+                settings.heartbeat_s, settings.idle_timeout_s, settings.first_token_timeout_s
+            ),
+            max_attempts=settings.max_attempts,
+            client_buffer_bytes=settings.client_buffer_bytes,
+        )
+        self.routes = Routes(settings, desk, self._catalogue, self._peers, self.readiness, metrics)
+        self._pulse = Pulse(bus, me, outcomes, lambda: len(self.routes.running))
+        bus.on_reconnected(self._after_reconnect)
+
+    async def connect(self, life: Life) -> None:
+        """Wait for the bus, then listen and beat; returns when the gateway can serve."""
+        await self.bus.wait_connected()
+        await self._inbox.subscribe()
+        await self.bus.subscribe(subjects.NEURON_STATUS, self._take_status)
+        await self.bus.subscribe(subjects.GATEWAY_BEAT, self._take_beat)
+        life.run("catalogue", self._mirror.run())
+        life.run("beat", self._pulse.run())
+        life.run("readers", self._inbox.pulse(self._settings.heartbeat_s / PULSES_A_HEARTBEAT))
+        life.run("lines", self._show_lines())
+        await ensure_resources(self.bus, Role.GATEWAY, Durability())
+        self._is_subscribed = True
+        _log.info("listening_to_site")
+
+    async def drain(self) -> None:
+        """Take nothing new, finish what runs within the grace, send the rest away."""
+        self.readiness.stop()
+        self.routes.is_stopping = True
+        self._lines.close()
+        await self._until_idle(self._settings.grace_s)
+        for reader in self._inbox.readers:
+            reader.fail(ShuttingDownError("The gateway stops; ask again.", retry_after_s=1))
+        await self._until_idle(FAREWELL_S)
+        await self._dispatcher.finish()
+
+    async def say_goodbye(self) -> None:
+        """Tell everybody that this gateway is gone."""
+        await self._pulse.report()
+        await self._pulse.beat(last=True)
+
+    def _places(self) -> int:
+        """Return this gateway's part of the places in a line."""
+        return max(1, self._settings.queue_limit // self._peers.count(time.monotonic()))
+
+    async def _until_idle(self, grace_s: float) -> None:
+        running = self.routes.running
+        running.changed.clear()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + grace_s
+        while running and loop.time() < deadline:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await running.changed.wait()
+            except TimeoutError:
+                return
+            running.changed.clear()
+
+    async def _show_lines(self) -> None:
+        while True:
+            self.routes.numbers.depths(self._lines.depths())
+            await asyncio.sleep(1.0)
+
+    def _take_status(self, status: NeuronStatus) -> None:
+        self._fleet.take(status, time.monotonic())
+
+    def _take_beat(self, beat: GatewayBeat) -> None:
+        self._peers.take(beat, time.monotonic())
+
+    async def _after_reconnect(self) -> None:
+        now = time.monotonic()
+        self._fleet.listen_anew(now)
+        self._peers.listen_anew(now)
+        self._inbox.mend_all()
+        # A log in memory starts empty with its server.
+        await ensure_resources(self.bus, Role.GATEWAY, Durability())
+        for answer in self._inbox.readers:
+            try:
+                await self._inbox.renew_control(answer, at_once=True)
+            except HelexaError as error:
+                _log.info("not_renewed", extra={"code": error.code})

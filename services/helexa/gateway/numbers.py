@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""The gateway's metrics and the closing log line, both made of the same report."""
+
+import logging
+
+from helexa.gateway.http import Incoming, Report
+from helexa.process.metrics import Metrics
+
+_log = logging.getLogger(__name__)
+
+
+class Numbers:
+    """Counts what the gateway does."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        """Declare the metrics."""
+        self._requests = metrics.counter(
+            "requests", "Requests that have ended, by HTTP status", "route", "model", "code"
+        )
+        self._first_token = metrics.histogram(
+            "time_to_first_token_seconds", "From arrival to the first event", "model"
+        )
+        self._duration = metrics.histogram(
+            "request_duration_seconds", "From arrival to the end", "route", "model"
+        )
+        self._overhead = metrics.histogram(
+            "overhead_seconds", "From arrival to a neuron's acceptance, without waiting for room"
+        )
+        self._queue_wait = metrics.histogram("queue_wait_seconds", "Waiting for room", "model")
+        self._queue_depth = metrics.gauge("queue_depth", "Requests that wait for room", "model")
+        self._tokens = metrics.counter("tokens", "Tokens that were used", "type", "model")
+        self._attempts = metrics.counter("attempts", "Neurons that were asked")
+        self._inflight = metrics.gauge("inflight_requests", "Requests being served")
+        self._ignored = metrics.counter("frames_ignored", "Frames that did not count")
+        self._gone = metrics.counter("clients_gone", "Clients that left before the end", "route")
+
+    def began(self) -> None:
+        """Count a request that is being served."""
+        self._inflight.inc()
+
+    def depths(self, depths: dict[str, int]) -> None:
+        """Show how many wait, by model."""
+        self._queue_depth.clear()
+        for model, depth in depths.items():
+            self._queue_depth.labels(model).set(depth)
+
+    def ended(self, incoming: Incoming) -> None:
+        """Count a request that has ended, and write its line."""
+        report, elapsed_s = incoming.report, incoming.elapsed_s
+        self._inflight.dec()
+        self._requests.labels(report.route, report.model, str(report.status)).inc()
+        self._duration.labels(report.route, report.model).observe(elapsed_s)
+        if report.client_gone:
+            self._gone.labels(report.route).inc()
+        if report.attempts:
+            self._count_answer(report)
+        _log.info("request_done", extra=_line(report, elapsed_s))
+
+    def _count_answer(self, report: Report) -> None:
+        self._attempts.inc(report.attempts)
+        self._ignored.inc(report.ignored_frames)
+        self._queue_wait.labels(report.model).observe(report.queue_s)
+        if report.accepted_s is not None:
+            self._overhead.observe(max(0.0, report.accepted_s - report.queue_s))
+        if report.first_token_s is not None:
+            self._first_token.labels(report.model).observe(report.first_token_s)
+        for kind, count in (
+            ("input", report.prompt_tokens),
+            ("output", report.completion_tokens),
+            ("cached", report.cached_tokens),
+            ("reasoning", report.reasoning_tokens),
+        ):
+            if count:
+                self._tokens.labels(kind, report.model).inc(count)
+
+
+def _line(report: Report, elapsed_s: float) -> dict[str, object]:
+    line: dict[str, object] = {
+        "route": report.route,
+        "model": report.model,
+        "status": report.status,
+        "ms": round(elapsed_s * 1000, 1),
+    }
+    if report.first_token_s is not None:
+        line["first_token_ms"] = round(report.first_token_s * 1000, 1)
+    if report.queue_s:
+        line["queue_ms"] = round(report.queue_s * 1000, 1)
+    optional = {
+        "code": report.code,
+        "stream": report.stream,
+        "workload": report.workload,
+        "prompt_tokens": report.prompt_tokens,
+        "completion_tokens": report.completion_tokens,
+        "cached_tokens": report.cached_tokens,
+        "finish": report.finish,
+        "client_gone": report.client_gone,
+        "attempts": report.attempts,
+        "neuron": report.neuron,
+        "decision": report.decision,
+    }
+    said = {name: value for name, value in optional.items() if value not in (None, "", False)}
+    return line | said

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""Carrying an answer's frames to where they go, until it ends."""
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from helexa.gateway.answer import Answer, events_in
+from helexa.gateway.fleet import SILENT_S, Fleet
+from helexa.gateway.http import ClientGoneError, Report
+from helexa.gateway.inbox import Inbox
+from helexa.gateway.sinks import Sink
+from helexa.protocol.errors import (
+    DeadlineExceededError,
+    HelexaError,
+    MalformedError,
+    StreamInterruptedError,
+    from_reply,
+)
+from helexa.protocol.frames import Frame, FrameKind, read_done, read_error
+from helexa.protocol.messages.execution import TokenUsage
+from helexa.protocol.messages.usage import read_usage
+from helexa.protocol.naming import decode_token
+
+CONTENT = (FrameKind.DATA, FrameKind.BODY)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a client and an answer may be silent, in seconds."""
+
+    heartbeat_s: float
+    idle_s: float
+    first_token_s: float
+
+
+class Reading:
+    """Reads one answer into one sink, whichever attempt it comes from."""
+
+    def __init__(
+        self,
+        answer: Answer,
+        sink: Sink,
+        report: Report,
+        *,
+        inbox: Inbox,
+        fleet: Fleet,
+        limits: Limits,
+        on_pulse: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Read `answer` into `sink`; `on_pulse` is called twice a heartbeat while it is quiet."""
+        self.answer = answer
+        self.sink = sink
+        self.usage: TokenUsage | None = None
+        self.is_complete = False
+        self.first_token_at: float | None = None
+        self._report = report
+        self._inbox = inbox
+        self._fleet = fleet
+        self._limits = limits
+        self._on_pulse = on_pulse
+        self._asked_at = time.monotonic()
+
+    async def run(self) -> HelexaError | None:
+        """Return when the answer has ended: `None` when it is complete.
+
+        Raises:
+            ClientGoneError: the client left first.
+        """
+        answer = self.answer
+        while True:
+            frames = answer.drain()
+            if frames:
+                ended = await self._carry(frames)
+                if ended is not None:
+                    return await self._end(ended)
+            elif answer.client_gone:
+                raise ClientGoneError
+            elif answer.failure is not None:
+                return answer.failure
+            elif answer.is_due:
+                answer.is_due = False
+                error = await self._look_around()
+                if error is not None:
+                    return error
+            else:
+                await answer.wait()
+
+    async def _carry(self, frames: list[Frame]) -> Frame | None:
+        """Hand on what is content, and return the terminal frame if there is one."""
+        content = [frame for frame in frames if frame.kind in CONTENT]
+        if content:
+            if self.first_token_at is None:
+                self.first_token_at = time.monotonic()
+            self.answer.events = content[-1].first_event + events_in(content[-1])
+            await self.sink.take(content)
+        else:
+            await self.sink.beat()
+        return frames[-1] if frames[-1].is_terminal else None
+
+    async def _end(self, frame: Frame) -> HelexaError | None:
+        if frame.kind == FrameKind.ERROR:
+            self.usage = _certified(frame)
+            return from_reply(read_error(frame))
+        self.usage, _ = read_done(frame)
+        await self.sink.finish(self.usage)
+        self.is_complete = True
+        return None
+
+    async def _look_around(self) -> HelexaError | None:
+        await self.sink.beat()
+        await self._on_pulse()
+        now = time.monotonic()
+        quiet_s = now - self.answer.heard_at
+        begun = self.first_token_at is not None
+        limit_s = self._limits.idle_s if begun else self._limits.first_token_s
+        if quiet_s > limit_s:
+            return DeadlineExceededError(f"The model was silent for {limit_s:g} seconds.")
+        if quiet_s > SILENT_S and self._inbox.bus.is_connected:
+            return self._look_for_neuron(now)
+        return None
+
+    def _look_for_neuron(self, now: float) -> HelexaError | None:
+        current = self.answer.fold.current
+        if current is None:
+            return None
+        if self._fleet.silence_s(decode_token(current.author), now) > SILENT_S:
+            return StreamInterruptedError("The host that answered has fallen silent.")
+        if now - self._asked_at > SILENT_S:
+            # It is alive and silent; its last frames may have been lost.
+            self._asked_at = now
+            self._inbox.mend(self.answer)
+        return None
+
+
+def _certified(frame: Frame) -> TokenUsage | None:
+    """Return what an answer that broke off has used, as its neuron certifies it."""
+    signed = frame.payload[1] if len(frame.payload) > 1 else None
+    record = signed.get("record") if isinstance(signed, dict) else None
+    if not isinstance(record, bytes):
+        return None
+    try:
+        usage = read_usage(record)
+    except MalformedError:
+        return None
+    return TokenUsage(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        counted="frames",
+    )

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""The rest of an answer, whichever gateway began it."""
+
+import asyncio
+import contextlib
+import logging
+import time
+
+from helexa.bus.tokenlog import Kept, read_log
+from helexa.gateway.answer import Answer
+from helexa.gateway.authority import Caller
+from helexa.gateway.exchange import Desk
+from helexa.gateway.http import ClientGoneError, Headers, Incoming
+from helexa.gateway.peers import Peers
+from helexa.gateway.reading import Reading
+from helexa.gateway.replay import counting, first_kept
+from helexa.gateway.sinks import StreamSink
+from helexa.protocol import subjects
+from helexa.protocol.errors import (
+    ConflictError,
+    HelexaError,
+    NotFoundError,
+    ResumeUnavailableError,
+    UnsupportedError,
+)
+from helexa.protocol.frames import (
+    CONTROL_AUTHOR,
+    Frame,
+    FrameKind,
+    Opening,
+    pack_frame,
+    read_opening,
+    unpack_frame,
+)
+from helexa.protocol.messages.execution import AttachRequest, CancelRequest, Operation
+from helexa.protocol.naming import home_of
+from helexa.protocol.subjects import pattern_of, subject_of
+
+_log = logging.getLogger(__name__)
+
+ATTACH_DEADLINE_S = 2.0
+
+
+class Resumption:
+    """One client that asks for the rest of an answer."""
+
+    def __init__(
+        self, desk: Desk, peers: Peers, incoming: Incoming, request_id: str, first_event: int
+    ) -> None:
+        """Serve the answer to `request_id` from event number `first_event` on."""
+        self.answer = Answer(request_id, buffer_bytes=desk.client_buffer_bytes)
+        self._desk = desk
+        self._peers = peers
+        self._incoming = incoming
+        self._first_event = first_event
+        self._model = ""
+        self._live: list[tuple[str, bytes]] | None = []
+        """Frames that arrive while the log is being read; `None` once it has been."""
+
+    async def run(self, caller: Caller) -> None:
+        """Serve the rest to its end.
+
+        Raises:
+            NotFoundError: there is no such answer, or it is another caller's.
+            ResumeUnavailableError: what is asked for is no longer kept.
+            UnavailableError: the log cannot be read.
+        """
+        answer, desk = self.answer, self._desk
+        if home_of(answer.request_id) is None:
+            raise _unknown(answer.request_id)
+        bus = desk.inbox.bus
+        # First the subscription, then the log: what is in neither does not exist yet.
+        pattern = pattern_of(subjects.TOKENS, home=answer.home, request=answer.token)
+        subscription = await bus.subscribe_raw(pattern, self._take)
+        desk.inbox.follow(answer)
+        try:
+            opening = await self._load(caller)
+            self._model = self._incoming.report.model = opening.model
+            await self._read()
+        finally:
+            desk.inbox.close(answer)
+            if not bus.closed.is_set():
+                await subscription.unsubscribe()
+
+    async def _load(self, caller: Caller) -> Opening:
+        """Read what the log holds, and return whose answer it is."""
+        answer = self.answer
+        kept = await read_log(self._desk.inbox.bus, self._desk.inbox.control_subject(answer))
+        opening = _opening_of(kept)
+        if opening is None or opening.account != caller.account:
+            raise _unknown(answer.request_id)
+        if opening.operation == Operation.EMBEDDING:
+            raise UnsupportedError("This answer is not a stream.")
+        answer.control_sequence = kept[-1].sequence
+        answer.control += [each.data for each in kept]
+        for each in kept:
+            answer.take(CONTROL_AUTHOR, unpack_frame(each.data))
+        frames = await self._read_frames()
+        await self._find_start(frames)
+        for author, frame in frames:
+            answer.take(author, frame)
+        answer.is_accepted = True
+        held, self._live = self._live or [], None
+        for author, data in held:
+            self._desk.inbox.deliver(answer, author, data)
+        return opening
+
+    async def _read_frames(self) -> list[tuple[str, Frame]]:
+        """Return the kept frames of every neuron that was assigned, those that count."""
+        answer = self.answer
+        authors = dict.fromkeys(each.author for each in answer.fold.assignments)
+        found: list[tuple[str, Frame]] = []
+        for author in authors:
+            subject = subject_of(
+                subjects.TOKENS, home=answer.home, author=author, request=answer.token
+            )
+            kept = await read_log(self._desk.inbox.bus, subject)
+            found += [(author, unpack_frame(each.data)) for each in kept]
+        return counting(answer.fold, found)
+
+    async def _find_start(self, frames: list[tuple[str, Frame]]) -> None:
+        """Skip a beginning that the log has forgotten, if nobody asks for it."""
+        first = first_kept(frames)
+        if first is None or first.seq == 0:
+            return
+        if first.first_event <= self._first_event:
+            self.answer.fold.next_seq = first.seq
+            return
+        with contextlib.suppress(HelexaError):
+            await self._desk.inbox.fetch(self.answer, to_seq=first.seq)
+        if self.answer.fold.next_seq < first.seq:
+            raise ResumeUnavailableError(
+                f"Events before number {first.first_event} are no longer kept.", param="from"
+            )
+
+    async def _read(self) -> None:
+        incoming, answer = self._incoming, self.answer
+        beat_s = self._desk.limits.heartbeat_s
+        sink = StreamSink(
+            incoming, self._headers, heartbeat_s=beat_s, first_event=self._first_event
+        )
+        reading = Reading(
+            answer,
+            sink,
+            incoming.report,
+            inbox=self._desk.inbox,
+            fleet=self._desk.fleet,
+            limits=self._desk.limits,
+            on_pulse=self._care,
+        )
+        answer.heard_at = time.monotonic()
+        task = asyncio.current_task()
+        answer.cut = task.cancel if task else None
+        watch = asyncio.ensure_future(incoming.left())
+        watch.add_done_callback(lambda _: answer.hang_up())
+        try:
+            error = await reading.run()
+        except ClientGoneError:
+            incoming.report.client_gone = True
+            await self._leave()
+        except asyncio.CancelledError:
+            if not answer.too_slow or task is None or task.uncancel():
+                raise
+            incoming.report.code = "client_too_slow"
+        else:
+            if error is not None:
+                incoming.report.code = error.code
+                await sink.fail(error)
+        finally:
+            watch.cancel()
+
+    def _take(self, subject: str, data: bytes) -> None:
+        author = subject.rsplit(".", 2)[1]
+        if self._live is not None:
+            self._live.append((author, data))
+        else:
+            self._desk.inbox.deliver(self.answer, author, data)
+
+    async def _care(self) -> None:
+        """Take the answer over when its owner is gone; keep it resumable once it is ours."""
+        fold, me = self.answer.fold, self._desk.inbox.me
+        owner = fold.owner or self.answer.home
+        with contextlib.suppress(HelexaError):
+            if owner == me and fold.owner is not None:
+                await self._desk.inbox.renew_control(self.answer)
+            elif owner != me and not fold.ended and self._peers.is_gone(owner, time.monotonic()):
+                await self._attach()
+
+    async def _attach(self) -> None:
+        answer, me = self.answer, self._desk.inbox.me
+        try:
+            await self._desk.attempts.append(answer, pack_frame(0, 0, 0, FrameKind.ATTACH, me))
+        except ConflictError:
+            await self._desk.attempts.read_control(answer)
+            return
+        answer.fold.owner = me
+        current = answer.fold.current
+        _log.info("attached", extra={"request": answer.request_id})
+        if current is not None:
+            await self._desk.inbox.bus.request(
+                subjects.ATTACH,
+                AttachRequest(request_id=answer.request_id, owner=me),
+                deadline_s=ATTACH_DEADLINE_S,
+                neuron=current.author,
+            )
+
+    async def _leave(self) -> None:
+        """Stop the neuron if nobody else looks after the answer."""
+        fold, me = self.answer.fold, self._desk.inbox.me
+        current = fold.current
+        stays = bool(self._incoming.header(b"x-helexa-resumable"))
+        if fold.owner != me or fold.ended or current is None or stays:
+            return
+        asked = CancelRequest(request_id=self.answer.request_id, owner=me, attempt=current.attempt)
+        with contextlib.suppress(HelexaError):
+            await self._desk.inbox.bus.request(
+                subjects.CANCEL, asked, deadline_s=ATTACH_DEADLINE_S, neuron=current.author
+            )
+
+    def _headers(self) -> Headers:
+        return [
+            (b"x-helexa-model", self._model.encode("ascii", "backslashreplace")),
+            (b"x-helexa-stream", self.answer.request_id.encode()),
+        ]
+
+
+def _opening_of(kept: list[Kept]) -> Opening | None:
+    for each in kept:
+        frame = unpack_frame(each.data)
+        if frame.kind == FrameKind.OPEN:
+            return read_opening(frame)
+    return None
+
+
+def _unknown(request_id: str) -> NotFoundError:
+    return NotFoundError(f"There is no answer {request_id!r}.", param="id")

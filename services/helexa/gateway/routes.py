@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""The HTTP API: which path and method leads where. Plain ASGI, for it is the hot path."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from starlette.routing import Router
+
+from helexa.bus.context import REQUEST_ID, TRACEPARENT
+from helexa.gateway.catalogue import Catalogue
+from helexa.gateway.dialect import Customs, read_order, refuse_unsupported
+from helexa.gateway.exchange import Desk, Exchange
+from helexa.gateway.fields import bad
+from helexa.gateway.http import ClientGoneError, Incoming
+from helexa.gateway.numbers import Numbers
+from helexa.gateway.peers import Peers
+from helexa.gateway.resume import Resumption
+from helexa.gateway.running import Running
+from helexa.gateway.settings import GatewaySettings
+from helexa.gateway.work import Work
+from helexa.process.health import Readiness
+from helexa.process.http import Receive, Scope, Send
+from helexa.process.metrics import Metrics
+from helexa.process.status import status_routes
+from helexa.protocol.errors import (
+    HelexaError,
+    InternalError,
+    NotFoundError,
+    ShuttingDownError,
+)
+from helexa.protocol.messages.execution import Operation
+from helexa.protocol.naming import request_id
+
+_log = logging.getLogger(__name__)
+
+Handler = Callable[[Incoming], Awaitable[None]]
+
+MODELS = "/v1/models"
+STREAMS = "/v1/streams/"
+METHOD_NOT_ALLOWED = 405
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What serves a path."""
+
+    name: str
+    method: str
+    handler: Handler
+
+
+class Routes:
+    """The ASGI application of a gateway."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        desk: Desk,
+        catalogue: Catalogue,
+        peers: Peers,
+        readiness: Readiness,
+        metrics: Metrics,
+    ) -> None:
+        """Serve the API with the desk's help."""
+        self._settings = settings
+        self._desk = desk
+        self._catalogue = catalogue
+        self._peers = peers
+        self.numbers = Numbers(metrics)
+        self.running = Running()
+        self.is_stopping = False
+        status = status_routes(readiness, metrics)
+        self._status = Router(status)
+        self._status_paths = {route.path for route in status}
+        self._routes = {
+            "/v1/chat/completions": Route("chat", "POST", self._generator(Operation.CHAT)),
+            "/v1/completions": Route("completion", "POST", self._generator(Operation.COMPLETION)),
+            "/v1/embeddings": Route("embedding", "POST", self._generator(Operation.EMBEDDING)),
+            MODELS: Route("models", "GET", self._list_models),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return
+        path: str = scope["path"]
+        if path in self._status_paths and scope["method"] in ("GET", "HEAD"):
+            await self._status(scope, receive, send)
+            return
+        incoming = Incoming.read(scope, receive, send, request_id(self._desk.inbox.me))
+        REQUEST_ID.set(incoming.request_id)
+        TRACEPARENT.set(incoming.traceparent)
+        self.numbers.began()
+        try:
+            await self._serve(path, incoming)
+        except ClientGoneError:
+            incoming.report.client_gone = True
+        except HelexaError as error:
+            incoming.report.code = error.code
+            await self._respond_error(incoming, error)
+        except Exception:  # noqa: BLE001 - see below
+            # A defect too becomes an answer in the standard shape, and its trace stays here.
+            _log.exception("request_failed")
+            incoming.report.code = InternalError.code
+            await self._respond_error(incoming, InternalError())
+        finally:
+            self.numbers.ended(incoming)
+
+    async def _serve(self, path: str, incoming: Incoming) -> None:
+        route = self._find(path)
+        if route is None:
+            incoming.report.route = "unknown"
+            raise NotFoundError(f"There is nothing at {incoming.scope['method']} {path}.")
+        incoming.report.route = route.name
+        method = "GET" if incoming.scope["method"] == "HEAD" else incoming.scope["method"]
+        if method != route.method:
+            await self._refuse_method(incoming, path, route.method)
+            return
+        await route.handler(incoming)
+
+    def _find(self, path: str) -> Route | None:
+        found = self._routes.get(path)
+        if found is not None:
+            return found
+        if path.startswith(MODELS + "/"):
+            return Route("model", "GET", self._show_model)
+        if path.startswith(STREAMS):
+            return Route("stream", "GET", self._resume)
+        if path in self._status_paths:
+            return Route("status", "GET", self._list_models)
+        return None
+
+    def _generator(self, operation: str) -> Handler:
+        async def generate(incoming: Incoming) -> None:
+            if self.is_stopping:
+                raise ShuttingDownError(retry_after_s=1)
+            exchange = Exchange(self._desk, incoming, await self._read_work(operation, incoming))
+            self.running.add(exchange)
+            try:
+                await exchange.run()
+            finally:
+                self.running.end(exchange)
+
+        return generate
+
+    async def _read_work(self, operation: str, incoming: Incoming) -> Work:
+        caller = self._desk.authority.authorise(incoming.key)
+        data = await incoming.body(self._settings.max_body_bytes)
+        session = incoming.header(b"x-session-id") or incoming.header(b"x-litellm-session-id")
+        customs = Customs(
+            default_max_tokens=self._settings.default_max_tokens,
+            bulk_prompt_tokens=self._settings.bulk_prompt_tokens,
+            priority=incoming.header(b"x-helexa-priority").lower(),
+            session=session or None,
+        )
+        order = read_order(operation, data, customs)
+        name = order.model or self._settings.default_model
+        if not name:
+            bad("model", "'model' is required.")
+        model, config = await self._catalogue.resolve(name)
+        report = incoming.report
+        report.model, report.stream, report.workload = model, order.stream, order.workload
+        refuse_unsupported(order, self._catalogue.workloads(model, config), config)
+        return Work(
+            request_id=incoming.request_id,
+            order=order,
+            caller=caller,
+            model=model,
+            body=order.body(model),
+            resumable=incoming.header(b"x-helexa-resumable").lower() in ("true", "1", "yes"),
+        )
+
+    async def _list_models(self, incoming: Incoming) -> None:
+        self._desk.authority.authorise(incoming.key)
+        await incoming.respond_json({"object": "list", "data": self._catalogue.listed()})
+
+    async def _show_model(self, incoming: Incoming) -> None:
+        self._desk.authority.authorise(incoming.key)
+        name = unquote(incoming.scope["path"][len(MODELS) + 1 :])
+        canonical, _ = await self._catalogue.resolve(name)
+        await incoming.respond_json(self._catalogue.shown(canonical))
+
+    async def _resume(self, incoming: Incoming) -> None:
+        if self.is_stopping:
+            raise ShuttingDownError(retry_after_s=1)
+        caller = self._desk.authority.authorise(incoming.key)
+        asked = incoming.scope["path"][len(STREAMS) :]
+        resumption = Resumption(self._desk, self._peers, incoming, asked, _first_event(incoming))
+        incoming.report.stream = True
+        self.running.add(resumption)
+        try:
+            await resumption.run(caller)
+        finally:
+            self.running.end(resumption)
+
+    async def _refuse_method(self, incoming: Incoming, path: str, allowed: str) -> None:
+        incoming.report.code = "method_not_allowed"
+        error = NotFoundError(f"{path} takes {allowed} only.", reason="method_not_allowed")
+        await incoming.respond_error(
+            error, [(b"allow", allowed.encode())], status=METHOD_NOT_ALLOWED
+        )
+
+    async def _respond_error(self, incoming: Incoming, error: HelexaError) -> None:
+        if not incoming.began:
+            await incoming.respond_error(error)
+
+
+def _first_event(incoming: Incoming) -> int:
+    """Return the number of the first event that the client lacks."""
+    asked = incoming.query("from")
+    last = incoming.header(b"last-event-id")
+    if asked is None and not last:
+        return 0
+    text = asked if asked is not None else last
+    if not (text.isascii() and text.isdecimal() and len(text) <= 15):
+        bad("from", "'from' is the number of an event, counted from 0.")
+    return int(text) if asked is not None else int(text) + 1

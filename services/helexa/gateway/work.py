@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""A request that has been let in."""
+
+import time
+from dataclasses import dataclass, field
+
+from helexa.gateway.authority import Caller, Claim
+from helexa.gateway.dialect import Order
+from helexa.protocol.messages.execution import Operation
+from helexa.protocol.naming import random_id
+
+_PUBLIC_PREFIX = {
+    Operation.CHAT: "chatcmpl-",
+    Operation.COMPLETION: "cmpl-",
+    Operation.EMBEDDING: "embd-",
+}
+
+
+@dataclass(slots=True)
+class Work:
+    """What is to be done, for whom, and by which names."""
+
+    request_id: str
+    order: Order
+    caller: Caller
+    model: str
+    """The canonical name."""
+    body: bytes
+    """For the model's runtime."""
+    resumable: bool = False
+    """Go on when the client leaves."""
+    public_id: str = ""
+    created: int = field(default_factory=lambda: int(time.time()))
+    """Unix time in seconds."""
+
+    def __post_init__(self) -> None:
+        """Give the answer its own id."""
+        self.public_id = _PUBLIC_PREFIX[self.order.operation] + random_id(128)
+
+    @property
+    def claim(self) -> Claim:
+        """What this may cost at most."""
+        return Claim(
+            request_id=self.request_id,
+            model=self.model,
+            prompt_tokens=self.order.prompt_tokens,
+            max_tokens=self.order.max_tokens,
+            choices=self.order.choices,
+        )

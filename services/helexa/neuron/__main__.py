@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""Starts a neuron."""
+
+import sys
+
+from helexa.neuron.admission import Applicant
+from helexa.neuron.endpoints import serve_endpoints
+from helexa.neuron.identity import hold_identity, load_identity, resolve_node_id
+from helexa.neuron.joining import read_join_token, read_sites
+from helexa.neuron.node import Node
+from helexa.neuron.runtimes import runnable_kinds
+from helexa.neuron.settings import NeuronSettings
+from helexa.process.lifecycle import EXIT_FAILED, EXIT_USAGE, Life, run_process
+from helexa.process.logs import configure_logs
+from helexa.process.metrics import Metrics
+from helexa.process.settings import SettingsError, load_settings
+from helexa.protocol.naming import instance_id
+from helexa.protocol.subjects import Role
+from helexa.site.connect import data_dir_of
+
+
+async def start(life: Life, settings: NeuronSettings) -> None:
+    """Run a neuron until the end of `life`."""
+    data = data_dir_of(settings)
+    node_id = resolve_node_id(settings.node_id, data)
+    life.resources.enter_context(hold_identity(node_id, data))
+    seed = settings.nats_seed.get_secret_value() if settings.nats_seed else None
+    join, token_urls = read_join_token(settings, data)
+    node = Node(
+        settings,
+        Applicant(node_id, load_identity(node_id, data, seed), join),
+        data,
+        Metrics(Role.NEURON, instance_id()),
+        kinds=runnable_kinds(settings.backend_kinds),
+    )
+    await serve_endpoints(life, node, settings, data)
+
+    def give_up(reason: str) -> None:
+        sys.stderr.write(f"helexa: {reason}\n")
+        life.stop.ask(reason, exit_code=EXIT_FAILED)
+
+    for site in read_sites(settings, token_urls):
+        bus = await life.resources.enter_async_context(node.bus_of(site))
+        await life.watch(bus)
+        life.run(f"admission-{site.name}", node.admit(site, give_up))
+    life.resources.push_async_callback(node.end, settings.grace_s)
+    node.begin(life.run)
+
+
+def main() -> int:
+    """Run a neuron process; return its exit code."""
+    try:
+        settings = load_settings(NeuronSettings).values
+    except SettingsError as error:
+        sys.stderr.write(f"helexa: {error}\n")
+        return EXIT_USAGE
+    configure_logs(Role.NEURON, instance_id(), settings.log_level)
+    return run_process(lambda life: start(life, settings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""Server-sent events as inference servers write them: bytes in, the data of whole events out."""
+
+from helexa.protocol.errors import BackendError
+
+END_MARK = b"[DONE]"
+_MAX_EVENT_BYTES = 16 << 20
+
+
+class EventSplitter:
+    """Cuts a byte stream into the data of its events; the cut may lie anywhere.
+
+    Comments and all fields but `data` are dropped, except `error`: builds of llama.cpp before
+    2025 wrote a failure as such a field, which comes out as `{"error": …}`.
+
+    Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self.is_done = False
+        """Whether the end mark has come; nothing after it is read."""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the data of the events that `data` completes.
+
+        Raises:
+            BackendError: an event is longer than 16 MiB.
+        """
+        text = self._rest + data
+        held = b""
+        if b"\r" in text:
+            # Half a line end at the end of a read: the other half decides.
+            if text.endswith(b"\r"):
+                text, held = text[:-1], b"\r"
+            text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *blocks, rest = text.split(b"\n\n")
+        self._rest = rest + held
+        if len(self._rest) > _MAX_EVENT_BYTES:
+            raise BackendError("the backend sent an event that is too long")
+        return self._take(blocks)
+
+    def finish(self) -> list[bytes]:
+        """Return what the end of the stream completes: a last event without its empty line."""
+        rest, self._rest = self._rest, b""
+        return self._take([rest.rstrip(b"\r\n")])
+
+    def _take(self, blocks: list[bytes]) -> list[bytes]:
+        events: list[bytes] = []
+        for block in blocks:
+            data = _data(block)
+            if self.is_done or not data:
+                continue
+            if data == END_MARK:
+                self.is_done = True
+            else:
+                events.append(data)
+        return events
+
+
+def _data(block: bytes) -> bytes:
+    if block.startswith(b"data: ") and b"\n" not in block:
+        return block[6:]
+    parts: list[bytes] = []
+    for line in block.split(b"\n"):
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            parts.append(value)
+        elif name == b"error":
+            parts.append(b'{"error": ' + value + b"}")
+    return b"\n".join(parts)

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""Inference over OpenAI's HTTP interface, which nearly every runtime speaks."""
+
+from collections.abc import AsyncIterator, Callable
+from http import HTTPStatus
+
+from helexa.neuron.backends.client import HttpClient
+from helexa.neuron.backends.connection import Response
+from helexa.neuron.backends.events import EventSplitter
+from helexa.neuron.backends.faults import error_of_event, error_of_response
+from helexa.protocol.errors import BackendError, HelexaError, StreamInterruptedError
+
+_MAX_ERROR_BYTES = 64 * 1024
+_MAX_ANSWER_BYTES = 256 << 20
+
+Rewrite = Callable[[bytes], bytes]
+
+
+def unchanged(data: bytes) -> bytes:
+    """Return `data`."""
+    return data
+
+
+class ResponseEvents:
+    """The events of a running response.
+
+    Args:
+        response: its head has come, with status 200.
+        rewrite: applied to the JSON of each event.
+    """
+
+    def __init__(self, response: Response, rewrite: Rewrite = unchanged) -> None:
+        self._response = response
+        self._rewrite = rewrite
+        self._splitter = EventSplitter()
+        self._has_begun = False
+        self._failure: HelexaError | None = None
+
+    def __aiter__(self) -> AsyncIterator[list[bytes]]:
+        return self
+
+    async def __anext__(self) -> list[bytes]:
+        while self._failure is None and not self._splitter.is_done:
+            events = self._healthy(await self._next())
+            if events:
+                self._has_begun = True
+                return events
+        if self._failure is not None:
+            self._response.close()
+            raise self._failure
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Close the connection unless the answer is whole; the backend stops generating."""
+        self._response.close()
+
+    async def _next(self) -> list[bytes]:
+        try:
+            data = await self._response.read()
+            events = self._splitter.feed(data) if data else self._splitter.finish()
+        except BackendError as error:
+            self._failure = self._interrupted() if self._response.was_cut else error
+            return []
+        if self._splitter.is_done:
+            self._response.discard()
+        elif not data:
+            self._failure = self._interrupted()
+        return events
+
+    def _interrupted(self) -> BackendError:
+        kind = StreamInterruptedError if self._has_begun else BackendError
+        return kind("the backend closed without its end mark")
+
+    def _healthy(self, events: list[bytes]) -> list[bytes]:
+        for place, event in enumerate(events):
+            error = error_of_event(event)
+            if error is not None:
+                self._failure = error
+                return [self._rewrite(each) for each in events[:place]]
+        if self._rewrite is unchanged:
+            return events
+        return [self._rewrite(event) for event in events]
+
+
+class HttpInference:
+    """Chats, completions and embeddings of the server that it is connected to.
+
+    Subclasses decide when it is connected, and may rewrite what is sent and what is answered.
+    """
+
+    def __init__(self) -> None:
+        self._client: HttpClient | None = None
+        self._outgoing: Rewrite = unchanged
+        self._incoming: Rewrite = unchanged
+
+    async def chat(self, body: bytes) -> ResponseEvents:
+        """Start a chat completion; `body` is OpenAI's JSON with `stream: true`.
+
+        Raises:
+            BackendRejectedError: the backend calls the request bad (`status` in its details).
+            ContextLengthError: the prompt is longer than the context.
+            UnsupportedError: the model cannot do what is asked.
+            BusyError: the backend takes no more requests now.
+            ModelLoadingError: the backend is not ready yet.
+            BackendError: the backend cannot be reached or failed.
+        """
+        return await self._stream("/v1/chat/completions", body)
+
+    async def complete(self, body: bytes) -> ResponseEvents:
+        """Start a text completion; raises as `chat`."""
+        return await self._stream("/v1/completions", body)
+
+    async def describe(self, body: bytes) -> ResponseEvents:
+        """Start a chat completion with image parts; raises as `chat`."""
+        return await self._stream("/v1/chat/completions", body)
+
+    async def embed(self, body: bytes) -> bytes:
+        """Return OpenAI's JSON answer for a batch of inputs; raises as `chat`."""
+        response = await self._post("/v1/embeddings", body)
+        try:
+            return self._incoming(await response.read_all(_MAX_ANSWER_BYTES))
+        finally:
+            response.close()
+
+    def connected(self) -> HttpClient:
+        """Return the client of the running server.
+
+        Raises:
+            BackendError: there is none.
+        """
+        if self._client is None:
+            raise BackendError("the backend is not running")
+        return self._client
+
+    def connect(self, client: HttpClient) -> None:
+        """Send requests through `client` from now on."""
+        self.disconnect()
+        self._client = client
+
+    def disconnect(self) -> None:
+        """Close all connections; answers under way break off."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    async def _stream(self, path: str, body: bytes) -> ResponseEvents:
+        response = await self._post(path, body)
+        if response.headers.get("content-type", "").startswith("text/event-stream"):
+            return ResponseEvents(response, self._incoming)
+        try:
+            answer = await response.read_all(_MAX_ERROR_BYTES)
+        finally:
+            response.close()
+        error = error_of_event(answer)
+        raise error or BackendError("the backend does not stream its answers")
+
+    async def _post(self, path: str, body: bytes) -> Response:
+        response = await self.connected().send("POST", path, self._outgoing(body))
+        if response.status == HTTPStatus.OK:
+            return response
+        try:
+            text = await response.read_all(_MAX_ERROR_BYTES)
+        except BackendError:
+            text = b""
+        finally:
+            response.close()
+        raise error_of_response(response.status, response.headers, text)

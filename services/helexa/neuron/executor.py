@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""The requests of one site at this neuron: taken or refused at once, watched, kept for a while."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+
+from helexa.neuron.execution import CancelledByGatewayError, Ending, Execution, Pace
+from helexa.neuron.models import ModelHost
+from helexa.neuron.outbox import Outbox, Publish
+from helexa.neuron.retention import Retention
+from helexa.protocol import subjects
+from helexa.protocol.errors import (
+    BadRequestError,
+    DrainingError,
+    ForbiddenError,
+    ShuttingDownError,
+)
+from helexa.protocol.frames import FrameKind
+from helexa.protocol.messages.execution import (
+    AttachRequest,
+    Cancelled,
+    CancelRequest,
+    ExecuteReply,
+    ExecuteRequest,
+    ResendRequest,
+    Resent,
+)
+from helexa.protocol.messages.usage import SignedUsage
+from helexa.protocol.naming import encode_token, is_token, request_token
+from helexa.protocol.subjects import subject_of
+
+_log = logging.getLogger(__name__)
+
+RESEND_BYTES = 512 * 1024
+"""Of kept frames, so much goes into one answer; the asker asks again for the rest."""
+REPUBLISH_BEFORE_S = 5.0
+"""Frames published so long before a connection was seen to break may have been lost with it."""
+
+Certify = Callable[[ExecuteRequest, Outbox, Ending], SignedUsage]
+
+
+class Executor:
+    """Runs requests and answers for them."""
+
+    def __init__(
+        self,
+        neuron_id: str,
+        host: ModelHost,
+        publish: Publish,
+        certify: Certify,
+        *,
+        retention: Retention,
+        pace: Pace | None = None,
+    ) -> None:
+        """Publish frames by `publish`; `certify` signs the counts of each attempt that ends."""
+        self.neuron_id = neuron_id
+        self.is_draining = False
+        self.pace = pace or Pace()
+        self._host = host
+        self._publish = publish
+        self._certify = certify
+        self._retention = retention
+        self._known: dict[str, dict[int, Execution]] = {}
+        self._ended: deque[Execution] = deque()
+        self._running: set[Execution] = set()
+        self._heard: dict[str, float] = {}
+        self._deaf_since_s: float | None = None
+
+    @property
+    def running(self) -> int:
+        """How many requests are at work now."""
+        return len(self._running)
+
+    def accept(self, request: ExecuteRequest) -> ExecuteReply:
+        """Begin `request`.
+
+        Raises:
+            RefusedError: another neuron may take it.
+            BadRequestError: nobody could.
+        """
+        # A gateway that did not get the first reply asks again.
+        if self._find(request.request_id, request.attempt) is None:
+            self._begin(request)
+        return ExecuteReply(neuron_id=self.neuron_id, slots_free=self._host.slots.free)
+
+    def cancel(self, request: CancelRequest) -> Cancelled:
+        """End a running request.
+
+        Raises:
+            ForbiddenError: another gateway owns it.
+        """
+        execution = self._find(request.request_id, request.attempt)
+        if execution is None:
+            return Cancelled(state="unknown")
+        if request.owner != execution.owner:
+            raise ForbiddenError("only the owner of a request may cancel it")
+        if execution.stop(CancelledByGatewayError(reason=request.reason)):
+            return Cancelled(state="cancelled")
+        return Cancelled(state="finished")
+
+    def attach(self, request: AttachRequest) -> Cancelled:
+        """Make another gateway the owner; `cancelled` says that the former one no longer is."""
+        attempts = self._known.get(request.request_id, {}).values()
+        for execution in attempts:
+            execution.owner = request.owner
+            execution.owner_since_s = time.monotonic()
+        if not attempts:
+            return Cancelled(state="unknown")
+        is_running = any(execution.is_running for execution in attempts)
+        return Cancelled(state="cancelled" if is_running else "finished")
+
+    def resend(self, request: ResendRequest) -> Resent:
+        """Return kept frames."""
+        execution = self._find(request.request_id, request.attempt)
+        if execution is None:
+            return Resent(complete=False)
+        frames, is_complete = execution.outbox.slice(request.from_seq, request.to_seq, RESEND_BYTES)
+        return Resent(frames=tuple(frames), complete=is_complete)
+
+    def hear(self, gateway: str) -> None:
+        """Note that `gateway` is alive."""
+        self._heard[gateway] = time.monotonic()
+
+    async def republish(self) -> None:
+        """Publish again what may have been lost with the connection."""
+        now_s = time.monotonic()
+        lost_at_s = now_s if self._deaf_since_s is None else self._deaf_since_s
+        self._deaf_since_s = None
+        sent = 0
+        for execution in [*self._ended, *self._running]:
+            # While we were away no owner could be heard.
+            execution.owner_since_s = now_s
+            sent += await execution.outbox.send_again(lost_at_s - REPUBLISH_BEFORE_S)
+        _log.info("frames_published_again", extra={"frames": sent})
+
+    async def run(self, is_connected: Callable[[], bool]) -> None:
+        """Watch over what runs until cancelled."""
+        while True:
+            await asyncio.sleep(min(self.pace.beat_interval_s, self.pace.owner_silence_s) / 4)
+            now_s = time.monotonic()
+            if not is_connected() and self._deaf_since_s is None:
+                self._deaf_since_s = now_s
+            for execution in list(self._running):
+                if self._deaf_since_s is None:
+                    self._check_owner(execution, now_s)
+                await execution.watch(now_s)
+            self._forget(now_s)
+
+    async def finish(self, grace_s: float) -> None:
+        """Take nothing new; return when all has ended, by itself or, after `grace_s`, by us."""
+        self.is_draining = True
+        tasks = [execution.task for execution in self._running if execution.task is not None]
+        if not tasks:
+            return
+        await asyncio.wait(tasks, timeout=grace_s)
+        for execution in list(self._running):
+            execution.stop(ShuttingDownError(retry_after_s=1.0))
+        await asyncio.wait(tasks, timeout=5)
+
+    def _begin(self, request: ExecuteRequest) -> None:
+        if self.is_draining:
+            raise DrainingError
+        token = request_token(request.request_id)
+        if not (is_token(request.home) and is_token(token)):
+            raise BadRequestError("not a request id of a gateway", param="request_id")
+        lease = self._host.reserve(request.model, request.operation)
+        subject = subject_of(
+            subjects.TOKENS,
+            home=request.home,
+            author=encode_token(self.neuron_id),
+            request=token,
+        )
+        outbox = Outbox(
+            self._publish,
+            subject,
+            attempt=request.attempt,
+            first_seq=request.first_seq,
+            first_event=request.first_event,
+        )
+        execution = Execution(request, lease, outbox, self.pace)
+        self._supersede(request)
+        self._known.setdefault(request.request_id, {})[request.attempt] = execution
+        self._running.add(execution)
+        execution.task = asyncio.create_task(
+            self._run(execution), name=f"execute-{request.request_id}"
+        )
+        execution.task.add_done_callback(lambda task: self._on_done(task, execution))
+
+    def _supersede(self, request: ExecuteRequest) -> None:
+        for attempt, earlier in self._known.get(request.request_id, {}).items():
+            if attempt < request.attempt:
+                earlier.stop(CancelledByGatewayError(reason="superseded"))
+
+    async def _run(self, execution: Execution) -> None:
+        try:
+            await execution.run()
+        finally:
+            # Also after a defect: whoever waits for the answer must see its end.
+            if execution.ending is not None:
+                await self._end(execution, execution.ending)
+
+    async def _end(self, execution: Execution, ending: Ending) -> None:
+        request, outbox = execution.request, execution.outbox
+        signed = self._certify(request, outbox, ending)
+        extra = (signed.model_dump(), ending.timings.model_dump())
+        if ending.error is None:
+            await outbox.send_end(FrameKind.DONE, ending.usage.model_dump(), *extra)
+        else:
+            await outbox.send_end(FrameKind.ERROR, ending.error.to_reply().model_dump(), *extra)
+        _log.info(
+            "request_finished",
+            extra={
+                "request_id": request.request_id,
+                "attempt": request.attempt,
+                "decision_id": request.decision_id,
+                "model": request.model,
+                "outcome": ending.outcome,
+                "prompt_tokens": ending.usage.prompt_tokens,
+                "completion_tokens": ending.usage.completion_tokens,
+                "total_s": round(ending.timings.total_s, 3),
+            },
+        )
+
+    def _on_done(self, task: asyncio.Task[None], execution: Execution) -> None:
+        execution.ended_at_s = time.monotonic()
+        self._running.discard(execution)
+        self._ended.append(execution)
+        self._retention.add(execution.outbox)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            _log.error("execution_died", extra={"execution": repr(execution)}, exc_info=error)
+
+    def _find(self, request_id: str, attempt: int) -> Execution | None:
+        return self._known.get(request_id, {}).get(attempt)
+
+    def _check_owner(self, execution: Execution, now_s: float) -> None:
+        if execution.request.outlives_owner:
+            return
+        heard_s = max(self._heard.get(execution.owner, 0.0), execution.owner_since_s)
+        if now_s - heard_s >= self.pace.owner_silence_s:
+            execution.stop(
+                CancelledByGatewayError("cancelled: its gateway fell silent", reason="owner_gone")
+            )
+
+    def _forget(self, now_s: float) -> None:
+        while self._ended and now_s - (self._ended[0].ended_at_s or 0) >= self._retention.keep_s:
+            execution = self._ended.popleft()
+            self._retention.release(execution.outbox)
+            attempts = self._known[execution.request.request_id]
+            del attempts[execution.request.attempt]
+            if not attempts:
+                del self._known[execution.request.request_id]
+        silence_s = 2 * self.pace.owner_silence_s
+        self._heard = {name: at_s for name, at_s in self._heard.items() if now_s - at_s < silence_s}

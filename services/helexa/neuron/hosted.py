@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""One model on this host: loaded once however many ask, restarted when it dies, unloaded in order.
+
+`HostedModel` is the only writer of its `ModelRecord`.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+
+from helexa.neuron.backends.interface import Backend
+from helexa.neuron.rate import Rate
+from helexa.neuron.registry import ModelRecord
+from helexa.neuron.restarts import RestartPolicy
+from helexa.neuron.slots import Slot, SlotPool
+from helexa.neuron.weights import ModelFiles, Weights
+from helexa.protocol.errors import (
+    BackendError,
+    ConflictError,
+    HelexaError,
+    ModelFailedError,
+    ModelNotLoadedError,
+)
+from helexa.protocol.messages.models import ModelConfig, ModelState
+
+_log = logging.getLogger(__name__)
+
+PROBE_TIMEOUT_S = 10.0
+
+MakeBackend = Callable[[ModelConfig, ModelFiles], Backend]
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What every model of a host is run with."""
+
+    make_backend: MakeBackend
+    weights: Weights
+    slots: SlotPool
+    load_timeout_s: float = 600.0
+    unload_grace_s: float = 30.0
+    stop_grace_s: float = 5.0
+    restarts: RestartPolicy = field(default_factory=RestartPolicy)
+
+
+class HostedModel:
+    """The life of one model."""
+
+    def __init__(self, record: ModelRecord, runtime: Runtime, changed: Callable[[], None]) -> None:
+        """Tell `changed` whenever the state does."""
+        self.record = record
+        self.backend: Backend | None = None
+        self.servable = True
+        self.requests_done = 0
+        self.requests_failed = 0
+        self.used_at_s = time.monotonic()
+        self.load_s: float | None = None
+        """How long the last load took."""
+        self.rate = Rate()
+        self.memory_bytes: int | None = None
+        self._runtime = runtime
+        self._changed = changed
+        self._work: asyncio.Task[None] | None = None
+        self._is_unloading = False
+        self._watching: asyncio.Task[None] | None = None
+        self._unwanted = False
+        self._deaths = 0
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request uses it now."""
+        return self._running > 0
+
+    def reserve(self) -> tuple[Backend, Slot]:
+        """Return the runtime and a slot of it.
+
+        Raises:
+            ModelNotLoadedError: it is not loaded.
+            BusyError: there is no free slot.
+        """
+        backend = self.backend
+        if backend is None or self.record.state != ModelState.LOADED:
+            raise ModelNotLoadedError(f"{self.record.model} is {self.record.state} here")
+        slot = self._runtime.slots.take(self.record.model)
+        self._running += 1
+        self._idle.clear()
+        self.used_at_s = time.monotonic()
+        return backend, slot
+
+    def finished(self, *, failed: bool) -> None:
+        """Note that a reserved request has ended."""
+        self._running -= 1
+        self.requests_done += not failed
+        self.requests_failed += failed
+        self.used_at_s = time.monotonic()
+        if not self._running:
+            self._idle.set()
+
+    async def load(self) -> None:
+        """Return when the newest configuration is loaded; all who ask meanwhile share one load.
+
+        Raises:
+            BackendError: it cannot be loaded.
+            BadRequestError: its configuration cannot be right.
+            ConflictError: it was unloaded meanwhile.
+        """
+        while not self.record.is_current:
+            if self._work is None:
+                self._deaths = 0
+                self._begin(self._load(), "load")
+            if self._work is not None:
+                await asyncio.shield(self._work)
+
+    async def unload(self) -> None:
+        """Return when the runtime is gone: a load is given up, running requests may finish."""
+        if self._work is not None and not self._is_unloading:
+            self._unwanted = True
+            self._work.cancel()
+            await asyncio.gather(self._work, return_exceptions=True)
+        if self.record.state == ModelState.LOADED:
+            self._begin(self._stop_loaded(), "unload")
+        if self._work is not None:
+            await asyncio.shield(self._work)
+        if self.record.state == ModelState.FAILED:
+            self._move(ModelState.UNLOADED)
+
+    async def close(self) -> None:
+        """Stop the runtime without waiting for anybody."""
+        self._runtime.slots.offer(self.record.model, 0)
+        tasks = [task for task in (self._work, self._watching) if task is not None]
+        self._unwanted = True
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        backend, self.backend = self.backend, None
+        if backend is not None:
+            await backend.stop(self._runtime.stop_grace_s)
+
+    async def probe(self) -> None:
+        """Find out whether a request would be served now."""
+        backend = self.backend
+        if backend is None or self._runtime.slots.busy_of(self.record.model):
+            return
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                await backend.probe()
+        except (BackendError, TimeoutError) as error:
+            self._set_servable(servable=False, reason=str(error) or "the probe took too long")
+        else:
+            self._set_servable(servable=True)
+
+    def measure(self) -> None:
+        """Read the memory that the runtime uses."""
+        self.memory_bytes = self.backend.memory_bytes() if self.backend else None
+
+    def _begin(self, work: Coroutine[None, None, None], what: str) -> None:
+        self._unwanted = False
+        self._is_unloading = what == "unload"
+        task = asyncio.create_task(self._settled(work), name=f"{what}-{self.record.model}")
+        self._work = task
+        task.add_done_callback(self._on_done)
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        self._work = None
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, HelexaError):
+            _log.error("model_work_died", extra={"task": task.get_name()}, exc_info=error)
+
+    async def _settled(self, work: Coroutine[None, None, None]) -> None:
+        """Do `work`, and leave the model in a state that says how it ended."""
+        failure = "a defect of the neuron; its log has the details"
+        try:
+            await work
+        except asyncio.CancelledError:
+            if self.record.state == ModelState.LOADING:
+                self._move(ModelState.UNLOADED)
+            if self._unwanted:
+                raise ConflictError("the model was unloaded while it was loading") from None
+            raise
+        except HelexaError as error:
+            failure = error.message
+            raise
+        finally:
+            if self.record.state == ModelState.LOADING:
+                self._move(ModelState.FAILED, error=failure)
+
+    async def _load(self) -> None:
+        if self.record.state == ModelState.LOADED:
+            await self._stop_loaded()
+        self._move(ModelState.LOADING)
+        await self._start()
+
+    async def _start(self) -> None:
+        config = self.record.running
+        if config is None:
+            raise ModelFailedError("there is no configuration")
+        began_s = time.monotonic()
+        files = await self._runtime.weights.fetch(config, lambda part: self._progress(part / 2))
+        backend = self._runtime.make_backend(config, files)
+        try:
+            await self._ready(backend)
+        except BaseException:
+            await backend.stop(0)
+            raise
+        self.load_s = time.monotonic() - began_s
+        self.used_at_s = time.monotonic()
+        self.backend = backend
+        self.servable = True
+        self._runtime.slots.offer(self.record.model, backend.slots)
+        self._move(ModelState.LOADED)
+        self._watching = asyncio.create_task(
+            self._watch(backend, time.monotonic()), name=f"watch-{self.record.model}"
+        )
+
+    async def _ready(self, backend: Backend) -> None:
+        try:
+            async with asyncio.timeout(self._runtime.load_timeout_s):
+                await backend.start(lambda part: self._progress(0.5 + part / 2))
+                await backend.probe()
+        except TimeoutError as error:
+            limit = self._runtime.load_timeout_s
+            said = backend.last_words()
+            raise ModelFailedError(f"not ready within {limit:g} s. {said}".rstrip()) from error
+
+    async def _watch(self, backend: Backend, born_s: float) -> None:
+        await backend.died.wait()
+        lived_s = time.monotonic() - born_s
+        said = backend.last_words()
+        _log.error(
+            "backend_died", extra={"model": self.record.model, "lived_s": lived_s, "said": said}
+        )
+        if lived_s >= self._runtime.restarts.healthy_after_s:
+            self._deaths = 0
+        self.backend = None
+        self._runtime.slots.offer(self.record.model, 0)
+        self._move(ModelState.LOADING, error=f"it died and is started again. {said}".rstrip())
+        self._begin(self._revive(backend, said), "revive")
+
+    async def _revive(self, dead: Backend, said: str) -> None:
+        await dead.stop(0)
+        while True:
+            self._deaths += 1
+            pause_s = self._runtime.restarts.pause_s(self._deaths, random.random())  # noqa: S311 - no secret
+            if pause_s is None:
+                raise ModelFailedError(f"it died {self._deaths} times in a row. {said}".strip())
+            await asyncio.sleep(pause_s)
+            try:
+                await self._start()
+            except BackendError as error:
+                said = error.message
+            else:
+                return
+
+    async def _stop_loaded(self) -> None:
+        self._move(ModelState.UNLOADING)
+        if self._watching is not None:
+            self._watching.cancel()
+        backend, self.backend = self.backend, None
+        self._runtime.slots.offer(self.record.model, 0)
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), self._runtime.unload_grace_s)
+        finally:
+            if backend is not None:
+                await backend.stop(self._runtime.stop_grace_s)
+            self._move(ModelState.UNLOADED)
+
+    def _set_servable(self, *, servable: bool, reason: str = "") -> None:
+        if servable == self.servable or self.record.state != ModelState.LOADED:
+            return
+        self.servable = servable
+        self.record.error = None if servable else reason
+        _log.warning(
+            "servable_changed",
+            extra={"model": self.record.model, "servable": servable, "reason": reason},
+        )
+        self._changed()
+
+    def _progress(self, part: float) -> None:
+        self.record.progress = round(part, 3)
+        self._changed()
+
+    def _move(self, state: str, *, error: str | None = None) -> None:
+        self.record.move(state, error=error)
+        _log.info("model_state", extra={"model": self.record.model, "state": state, "error": error})
+        self._changed()

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""The frames of one attempt: numbered, published and kept, so that a lost one can be sent again."""
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from helexa.protocol.errors import UnavailableError
+from helexa.protocol.frames import FrameKind, pack_frame
+
+PART_BYTES = 512 * 1024
+"""Of an answer that is not a stream, at most so much goes into one frame."""
+
+MAX_KEPT_BYTES = 8 * 1024 * 1024
+"""Of one attempt, at most so much is kept; the oldest frames go first."""
+
+Publish = Callable[[str, bytes], Awaitable[None]]
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFrame:
+    """A frame as it was published."""
+
+    seq: int
+    data: bytes
+    at_s: float
+    """When, on the process's monotonic clock."""
+
+
+class Outbox:
+    """Numbers and publishes frames on one token subject."""
+
+    def __init__(
+        self,
+        publish: Publish,
+        subject: str,
+        *,
+        attempt: int,
+        first_seq: int = 0,
+        first_event: int = 0,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        """Number frames from `first_seq` on and events from `first_event` on."""
+        self.subject = subject
+        self.attempt = attempt
+        self.kept: deque[KeptFrame] = deque()
+        self.kept_bytes = 0
+        self.events = 0
+        """Events published in this attempt."""
+        self.output_bytes = 0
+        self.published_at_s = clock()
+        """When the last frame went out; at first, when the attempt began."""
+        self._publish = publish
+        self._clock = clock
+        self._next_seq = first_seq
+        self._next_event = first_event
+        self._hash = hashlib.sha256()
+
+    @property
+    def output_sha256(self) -> str:
+        """The digest of everything published for the client, in hexadecimal."""
+        return self._hash.hexdigest()
+
+    async def send_events(self, events: list[bytes]) -> None:
+        """Publish `events` in one frame, as a client reads them."""
+        first = self._next_event
+        text = b"".join(
+            b"id: %d\ndata: %b\n\n" % (number, event) for number, event in enumerate(events, first)
+        )
+        self._next_event += len(events)
+        self.events += len(events)
+        self._count(text)
+        await self._send(first, FrameKind.DATA, len(events), text)
+
+    async def send_body(self, answer: bytes) -> None:
+        """Publish an answer that is not a stream, in parts."""
+        self._count(answer)
+        for start in range(0, len(answer), PART_BYTES):
+            part = answer[start : start + PART_BYTES]
+            await self._send(self._next_event, FrameKind.BODY, part)
+
+    async def send_beat(self, progress: float | None = None) -> None:
+        """Publish that the work goes on."""
+        await self._send(self._next_event, FrameKind.BEAT, progress)
+
+    async def send_end(self, kind: FrameKind, *payload: object) -> None:
+        """Publish the terminal frame."""
+        await self._send(self._next_event, kind, *payload)
+
+    async def send_again(self, since_s: float) -> int:
+        """Publish the kept frames of `since_s` and later once more; return how many."""
+        again = [frame for frame in self.kept if frame.at_s >= since_s]
+        for frame in again:
+            await self._publish(self.subject, frame.data)
+        return len(again)
+
+    def slice(self, from_seq: int, to_seq: int | None, max_bytes: int) -> tuple[list[bytes], bool]:
+        """Return kept frames from `from_seq` up to and without `to_seq`, and whether none is gone.
+
+        The list ends early, after at least one frame, where it would pass `max_bytes`.
+        """
+        found: list[bytes] = []
+        size = 0
+        for frame in self.kept:
+            if frame.seq < from_seq or (to_seq is not None and frame.seq >= to_seq):
+                continue
+            if found and size + len(frame.data) > max_bytes:
+                break
+            found.append(frame.data)
+            size += len(frame.data)
+        oldest = self.kept[0].seq if self.kept else self._next_seq
+        return found, oldest <= from_seq
+
+    def drop_oldest(self, size: int) -> None:
+        """Forget frames from the oldest on until `size` bytes are free or none is left."""
+        while self.kept and size > 0:
+            dropped = self.kept.popleft()
+            self.kept_bytes -= len(dropped.data)
+            size -= len(dropped.data)
+
+    def _count(self, output: bytes) -> None:
+        self._hash.update(output)
+        self.output_bytes += len(output)
+
+    async def _send(self, first_event: int, kind: FrameKind, *payload: object) -> None:
+        data = pack_frame(self.attempt, self._next_seq, first_event, kind, *payload)
+        now_s = self._clock()
+        # Kept before anything is awaited: whoever is cancelled while publishing has published.
+        self.kept.append(KeptFrame(self._next_seq, data, now_s))
+        self.kept_bytes += len(data)
+        self._next_seq += 1
+        self.published_at_s = now_s
+        self.drop_oldest(self.kept_bytes - MAX_KEPT_BYTES)
+        try:
+            await self._publish(self.subject, data)
+        except UnavailableError:
+            # It is kept, and goes out again when the link is back.
+            return

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""Signed counts on their way to the portals' books: in batches, repeated until they are stored."""
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections import defaultdict
+
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+
+from helexa.bus.client import Bus
+from helexa.bus.context import Deadline
+from helexa.neuron.execution import Ending
+from helexa.neuron.outbox import Outbox
+from helexa.protocol import subjects
+from helexa.protocol.codec import pack
+from helexa.protocol.errors import HelexaError, UnavailableError
+from helexa.protocol.messages.execution import ExecuteRequest
+from helexa.protocol.messages.usage import (
+    USAGE_DOMAIN,
+    SignedUsage,
+    UsageBatch,
+    UsageRecord,
+    usage_bytes,
+)
+from helexa.protocol.naming import encode_token
+from helexa.protocol.subjects import subject_of
+from helexa.site.keys import Identity
+
+_log = logging.getLogger(__name__)
+
+BATCH_RECORDS = 256
+BATCH_WAIT_S = 0.05
+MAX_WAITING = 65_536
+"""Records kept while they cannot be stored, about 50 MB; the oldest go first."""
+ACK_WITHIN_S = 5.0
+
+
+def usage_record(
+    request: ExecuteRequest, outbox: Outbox, ending: Ending, neuron_id: str
+) -> UsageRecord:
+    """Return what the neuron certifies about an attempt that has ended."""
+    first_s = ending.timings.first_token_s
+    return UsageRecord(
+        request_id=request.request_id,
+        attempt=request.attempt,
+        neuron_id=neuron_id,
+        portal=request.portal,
+        account=request.account,
+        model=str(request.model),
+        operation=request.operation,
+        prompt_tokens=ending.usage.prompt_tokens,
+        completion_tokens=ending.usage.completion_tokens,
+        cached_tokens=ending.usage.cached_tokens or 0,
+        reasoning_tokens=ending.usage.reasoning_tokens or 0,
+        counted=ending.usage.counted,
+        events=outbox.events,
+        output_bytes=outbox.output_bytes,
+        output_sha256=outbox.output_sha256,
+        outcome=ending.outcome,
+        first_token_ms=-1 if first_s is None else round(first_s * 1000),
+        total_ms=round(ending.timings.total_s * 1000),
+    )
+
+
+def sign_usage(record: UsageRecord, identity: Identity) -> SignedUsage:
+    """Return `record` with the neuron's signature."""
+    data = usage_bytes(record)
+    return SignedUsage(
+        record=data, key=identity.public, signature=identity.sign(USAGE_DOMAIN + data)
+    )
+
+
+class UsageSender:
+    """Sends signed records of one site to its portals."""
+
+    def __init__(self, bus: Bus, neuron_id: str, *, max_waiting: int = MAX_WAITING) -> None:
+        """Send as `neuron_id`; `run` does it."""
+        self.dropped = 0
+        """Records given up because too many waited; the terminal frames still hold them."""
+        self._bus = bus
+        self._neuron = encode_token(neuron_id)
+        self._max_waiting = max_waiting
+        self._waiting: defaultdict[str, list[SignedUsage]] = defaultdict(list)
+        self._has_waiting = asyncio.Event()
+        self._is_empty = asyncio.Event()
+        self._is_empty.set()
+        self._is_hurried = asyncio.Event()
+
+    @property
+    def waiting(self) -> int:
+        """Records that are not known to be stored."""
+        return sum(map(len, self._waiting.values()))
+
+    def add(self, portal: str, signed: SignedUsage) -> None:
+        """Send `signed` soon."""
+        self._waiting[portal].append(signed)
+        self._has_waiting.set()
+        self._is_empty.clear()
+        if len(self._waiting[portal]) >= BATCH_RECORDS:
+            self._is_hurried.set()
+        if self.waiting > self._max_waiting:
+            longest = max(self._waiting.values(), key=len)
+            del longest[0]
+            self.dropped += 1
+
+    async def run(self) -> None:
+        """Send what is added until cancelled."""
+        while True:
+            await self._has_waiting.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._is_hurried.wait(), BATCH_WAIT_S)
+            self._is_hurried.clear()
+            self._has_waiting.clear()
+            for portal in [name for name, records in self._waiting.items() if records]:
+                await self._send_all(portal)
+            if not self.waiting:
+                self._is_empty.set()
+
+    async def flush(self, within_s: float) -> bool:
+        """Return whether everything is stored, after at most `within_s`."""
+        self._is_hurried.set()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._is_empty.wait(), within_s)
+        return self._is_empty.is_set()
+
+    async def _send_all(self, portal: str) -> None:
+        while batch := tuple(self._waiting[portal][:BATCH_RECORDS]):
+            await self._send(portal, UsageBatch(records=batch))
+            sent = {id(signed) for signed in batch}
+            # The oldest may have been dropped meanwhile.
+            self._waiting[portal] = [s for s in self._waiting[portal] if id(s) not in sent]
+
+    async def _send(self, portal: str, batch: UsageBatch) -> None:
+        subject = subject_of(
+            subjects.USAGE.subject, portal=encode_token(portal), neuron=self._neuron
+        )
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(HelexaError),
+            wait=wait_random_exponential(multiplier=0.5, max=10),
+            before_sleep=lambda state: (
+                _log.warning(
+                    "usage_waits", extra={"portal": portal, "attempt": state.attempt_number}
+                )
+                if state.attempt_number == 1
+                else None
+            ),
+        )
+        data = pack(batch)
+        async for attempt in retrying:
+            with attempt:
+                await publish_stored(self._bus, subject, data)
+
+
+async def publish_stored(bus: Bus, subject: str, data: bytes) -> None:
+    """Publish `data` and return when a stream holds it.
+
+    Raises:
+        UnavailableError: no stream has confirmed it.
+    """
+    reply = await bus._exchange(subject, data, {}, Deadline.after(ACK_WITHIN_S))  # noqa: SLF001
+    ack = json.loads(reply.data)
+    if "error" in ack:
+        raise UnavailableError(str(ack["error"].get("description", "not stored")))

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""The portal's composition root."""
+
+import logging
+import sys
+
+from starlette.applications import Starlette
+
+from helexa.bus.client import Bus
+from helexa.bus.resources import Durability, ensure_resources
+from helexa.portal.service import Pages, SiteView, not_found
+from helexa.portal.settings import PortalSettings
+from helexa.process.health import Readiness
+from helexa.process.http import serve_http
+from helexa.process.lifecycle import EXIT_USAGE, Life, run_process
+from helexa.process.logs import configure_logs
+from helexa.process.metrics import Metrics
+from helexa.process.settings import SettingsError, load_settings
+from helexa.process.status import status_routes
+from helexa.protocol.naming import instance_id
+from helexa.protocol.subjects import Role
+from helexa.site.connect import data_dir_of, site_connection
+from helexa.site.layout import SiteFile
+
+_log = logging.getLogger(__name__)
+
+
+async def start(life: Life, settings: PortalSettings) -> None:
+    """Serve the pages on every socket, whether or not the site can be reached yet."""
+    instance = instance_id()
+    metrics, readiness = Metrics("portal", instance), Readiness()
+    bus = Bus(site_connection(settings, Role.PORTAL, instance=instance))
+    site = SiteFile.load(data_dir_of(settings).site_file)
+    view = SiteView(bus)
+    pages = Pages(
+        view,
+        readiness,
+        metrics,
+        site_name=settings.site_name,
+        api_url=settings.api_url,
+        gateway_url=site.gateway_url if site else None,
+    )
+    app = Starlette(
+        routes=[*pages.routes(), *status_routes(readiness, metrics)],
+        exception_handlers={404: not_found},
+    )
+    readiness.require("bus", lambda: bus.is_connected)
+    readiness.require("catalogue", lambda: view.catalogue.is_fresh)
+    await life.resources.enter_async_context(bus)
+    for address in settings.addresses:
+        serving = await life.resources.enter_async_context(serve_http(app, address))
+        _log.info("serving", extra={"role": "portal", "address": str(serving.address)})
+    life.resources.callback(readiness.stop)
+    await life.watch(bus)
+
+    async def join() -> None:
+        await ensure_resources(bus, Role.PORTAL, Durability())
+        life.run("metrics", metrics.publish(bus, settings.metrics_interval_s))
+        await view.follow()
+
+    life.run("site", join())
+
+
+def main() -> int:
+    """Run one portal and return its exit code."""
+    try:
+        settings = load_settings(PortalSettings).values
+    except SettingsError as error:
+        sys.stderr.write(f"helexa: {error}\n")
+        return EXIT_USAGE
+    configure_logs("portal", instance_id(), settings.log_level)
+    return run_process(lambda life: start(life, settings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""Starts a provisioner."""
+
+import sys
+
+from helexa.bus.client import Bus
+from helexa.bus.resources import Durability, ensure_resources
+from helexa.bus.service import Service
+from helexa.process.health import Readiness
+from helexa.process.http import serve_http
+from helexa.process.lifecycle import EXIT_USAGE, Life, run_process
+from helexa.process.logs import configure_logs
+from helexa.process.metrics import Metrics
+from helexa.process.settings import SettingsError, load_settings
+from helexa.process.status import status_routes
+from helexa.process.version import software_version
+from helexa.protocol.naming import instance_id
+from helexa.protocol.subjects import Role
+from helexa.provisioner.access import api_key, hold_lease, open_enrolment
+from helexa.provisioner.api import make_app
+from helexa.provisioner.service import Options, Provisioner
+from helexa.provisioner.settings import ProvisionerSettings
+from helexa.site.connect import site_connection
+
+
+async def start(life: Life, settings: ProvisionerSettings) -> None:
+    """Run a provisioner until the end of `life`."""
+    instance = instance_id()
+    metrics = Metrics(Role.PROVISIONER, instance)
+    bus = Bus(site_connection(settings, Role.PROVISIONER, instance=instance))
+    await life.resources.enter_async_context(bus)
+    await life.watch(bus)
+    provisioner = Provisioner(bus, metrics, instance=instance, options=_options(settings))
+    readiness = Readiness()
+    readiness.require("bus", lambda: bus.is_connected)
+    readiness.require("state", lambda: provisioner.state.is_fresh)
+    app = make_app(provisioner, api_key(settings), status_routes(readiness, metrics))
+    await life.resources.enter_async_context(serve_http(app, settings.address))
+    await ensure_resources(bus, Role.PROVISIONER, Durability(replicas=settings.replicas))
+    provisioner.enrolment = await open_enrolment(life.resources, settings, provisioner)
+    service = Service(bus, Role.PROVISIONER, instance=instance, version=software_version())
+    life.resources.push_async_callback(service.drain, settings.grace_s)
+    life.resources.push_async_callback(provisioner.say_goodbye, "the provisioner stops")
+    life.resources.callback(readiness.stop)
+    for name, job in provisioner.jobs().items():
+        life.run(name, job)
+    hold_lease(life, provisioner.lease)
+    await provisioner.wait_fresh()
+    await provisioner.bind(service)
+    life.run("metrics", metrics.publish(bus, settings.metrics_interval_s))
+
+
+def _options(settings: ProvisionerSettings) -> Options:
+    return Options(
+        neuron_timeout_s=settings.neuron_timeout_s,
+        tick_s=settings.tick_s,
+        load_s=settings.load_timeout_s,
+        retry_first_s=settings.retry_first_s,
+        retry_most_s=settings.retry_most_s,
+        seed_default_model=settings.seed_default_model,
+    )
+
+
+def main() -> int:
+    """Run a provisioner process; return its exit code."""
+    try:
+        settings = load_settings(ProvisionerSettings).values
+    except SettingsError as error:
+        sys.stderr.write(f"helexa: {error}\n")
+        return EXIT_USAGE
+    configure_logs(Role.PROVISIONER, instance_id(), settings.log_level)
+    return run_process(lambda life: start(life, settings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""Which neurons can serve a request at all, and what to tell a caller when none can."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from helexa.protocol.errors import (
+    ContextLengthError,
+    HelexaError,
+    ModelLoadingError,
+    NoCapacityError,
+    UnsupportedError,
+)
+from helexa.protocol.messages.models import ModelConfig, ModelState, ModelStatus, Price
+from helexa.protocol.messages.routing import Rejected, ScheduleRequest
+from helexa.scheduler.fleet import Candidate
+
+RETRY_SOON_S = 1.0
+RETRY_LOADING_S = 2.0
+
+
+class Obstacle(StrEnum):
+    """Why a neuron cannot serve a request, by what could change it."""
+
+    ABSENT = "absent"
+    """The model is not loaded there, or nobody knows: the neuron is silent."""
+    MODALITY = "modality"
+    CONTEXT = "context"
+    HINT = "hint"
+    """The caller does not want this neuron."""
+    BUSY = "busy"
+    """Full, draining, impaired or tried already: another moment may differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why one neuron cannot serve the request."""
+
+    neuron_id: str
+    obstacle: Obstacle
+    reason: str
+
+    def to_rejected(self) -> Rejected:
+        """Return it as callers see it."""
+        return Rejected(neuron_id=self.neuron_id, reason=self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What is asked for, and the catalogue's word on the model."""
+
+    request: ScheduleRequest
+    config: ModelConfig
+    stale_after_s: float
+
+    @property
+    def tokens(self) -> int:
+        """Context that the request needs, as far as it is known."""
+        return (self.request.prompt_tokens or 0) + (self.request.max_tokens or 0)
+
+
+def split(
+    workload: Workload, candidates: Sequence[Candidate]
+) -> tuple[list[Candidate], list[Verdict]]:
+    """Return who can serve the workload, and a verdict on everyone else."""
+    feasible: list[Candidate] = []
+    verdicts: list[Verdict] = []
+    for candidate in candidates:
+        verdict = judge(workload, candidate)
+        if verdict is None:
+            feasible.append(candidate)
+        else:
+            verdicts.append(verdict)
+    return feasible, verdicts
+
+
+def judge(workload: Workload, candidate: Candidate) -> Verdict | None:
+    """Return why `candidate` cannot serve the workload, or `None` if it can.
+
+    The obstacles that last are looked for first, so that a caller is not told to try again when
+    that cannot help.
+    """
+    found = _absence(workload, candidate)
+    if found is None and candidate.model is not None:
+        found = (
+            _inability(workload, candidate.model)
+            or _unwanted(workload, candidate)
+            or _hindrance(workload, candidate, candidate.model)
+        )
+    if found is None:
+        return None
+    obstacle, reason = found
+    return Verdict(candidate.neuron_id, obstacle, reason)
+
+
+def context_of(config: ModelConfig, model: ModelStatus) -> int | None:
+    """Return the context of one slot of a replica, if it is known."""
+    known = (model.capability.max_context_tokens, config.context_tokens)
+    return next((each for each in known if each), None)
+
+
+def price_of(config: ModelConfig, candidate: Candidate) -> Price:
+    """Return what a replica asks: its own price, else the host's, else the catalogue's."""
+    own = candidate.model.price if candidate.model else Price()
+    known = (own, candidate.status.price, config.price)
+    return next((each for each in known if each.output_per_million_tokens is not None), own)
+
+
+def refusal(
+    workload: Workload, candidates: Sequence[Candidate], verdicts: Sequence[Verdict]
+) -> HelexaError:
+    """Return the error for a workload that nobody can serve now."""
+    model = workload.config.model
+    present = [verdict for verdict in verdicts if verdict.obstacle is not Obstacle.ABSENT]
+    obstacles = {verdict.obstacle for verdict in present}
+    if not present:
+        return ModelLoadingError(
+            f"{model} is not loaded on any host yet", retry_after_s=RETRY_LOADING_S
+        )
+    if Obstacle.BUSY in obstacles:
+        return NoCapacityError(
+            f"every host that has {model} is taken or not well", retry_after_s=RETRY_SOON_S
+        )
+    if Obstacle.HINT in obstacles:
+        return UnsupportedError(f"the request's own limits rule out every host that has {model}")
+    if Obstacle.CONTEXT in obstacles:
+        return _too_long(workload, candidates)
+    needs = ", ".join(workload.request.needs)
+    return UnsupportedError(f"{model} cannot do all of: {needs}", param="model")
+
+
+def _too_long(workload: Workload, candidates: Sequence[Candidate]) -> ContextLengthError:
+    contexts = [context_of(workload.config, each.model) or 0 for each in candidates if each.model]
+    largest = max(contexts, default=0)
+    request = workload.request
+    return ContextLengthError(
+        f"this needs {workload.tokens} tokens ({request.prompt_tokens or 0} in the prompt, "
+        f"{request.max_tokens or 0} for the answer), and {workload.config.model} has {largest}",
+        param="messages",
+        max_context_tokens=largest,
+        needed_tokens=workload.tokens,
+    )
+
+
+Finding = tuple[Obstacle, str]
+
+
+def _absence(workload: Workload, candidate: Candidate) -> Finding | None:
+    if candidate.age_s > workload.stale_after_s:
+        return Obstacle.ABSENT, f"silent for {candidate.age_s:.1f} s"
+    if candidate.model is None:
+        return Obstacle.ABSENT, "does not have the model"
+    if candidate.model.state != ModelState.LOADED:
+        return Obstacle.ABSENT, f"the model is {candidate.model.state}"
+    return None
+
+
+def _inability(workload: Workload, model: ModelStatus) -> Finding | None:
+    missing = [need for need in workload.request.needs if need not in model.capability.workloads]
+    if missing:
+        return Obstacle.MODALITY, f"cannot do {', '.join(missing)}"
+    context = context_of(workload.config, model)
+    if context is not None and workload.tokens > context:
+        return Obstacle.CONTEXT, f"context {context} is less than {workload.tokens} tokens"
+    return None
+
+
+def _unwanted(workload: Workload, candidate: Candidate) -> Finding | None:
+    hints = workload.request.hints
+    if candidate.neuron_id in hints.avoid_neurons:
+        return Obstacle.HINT, "avoided by the request"
+    limit = hints.max_price_per_million_output
+    price = price_of(workload.config, candidate).output_per_million_tokens
+    if limit is not None and (price is None or price > limit):
+        shown = "not known" if price is None else str(price)
+        return Obstacle.HINT, f"price {shown}; the request allows {limit}"
+    return None
+
+
+def _hindrance(workload: Workload, candidate: Candidate, model: ModelStatus) -> Finding | None:
+    checks = (
+        (candidate.neuron_id in workload.request.exclude_neurons, "tried already"),
+        (candidate.status.draining, "draining"),
+        (not model.servable, "loaded, but not servable"),
+        (
+            _is_full(candidate.model_slots_busy, model.slots_total),
+            f"all {model.slots_total} slots of the model busy",
+        ),
+        (
+            _is_full(candidate.slots_busy, candidate.status.slots_total),
+            f"all {candidate.status.slots_total} slots of the host busy",
+        ),
+    )
+    reason = next((text for holds, text in checks if holds), None)
+    return (Obstacle.BUSY, reason) if reason else None
+
+
+def _is_full(busy: int, total: int) -> bool:
+    # A total of 0 means that the neuron does not tell.
+    return total > 0 and busy >= total

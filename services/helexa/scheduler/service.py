@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""Answers who serves a request, and why."""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import SystemRandom
+
+from helexa.bus.buckets import Bucket, Mirror
+from helexa.bus.client import Bus
+from helexa.bus.service import Service
+from helexa.process.metrics import Metrics
+from helexa.protocol import resources, subjects
+from helexa.protocol.codec import unpack
+from helexa.protocol.errors import (
+    BadRequestError,
+    HelexaError,
+    MalformedError,
+    NoCapacityError,
+    NotFoundError,
+    UnavailableError,
+    UnknownModelError,
+    UnsupportedError,
+)
+from helexa.protocol.messages.models import ModelConfig
+from helexa.protocol.messages.neurons import NeuronStatus
+from helexa.protocol.messages.routing import (
+    ExplainRequest,
+    Explanation,
+    Feedback,
+    RoutingDecision,
+    ScheduleRequest,
+    Target,
+)
+from helexa.protocol.naming import encode_token, random_id
+from helexa.scheduler.feasibility import RETRY_SOON_S, Verdict, Workload, refusal, split
+from helexa.scheduler.fleet import Fleet
+from helexa.scheduler.history import History
+from helexa.scheduler.scoring import rank
+
+_log = logging.getLogger(__name__)
+
+QUEUE = "scheduler"
+WAIT_FOR_OTHERS_S = 0.25
+"""How long a replica that did not take a decision leaves the answer to the one that did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Times after which a neuron counts for less, and how far back decisions can be explained."""
+
+    stale_after_s: float = 3.0
+    forget_after_s: float = 60.0
+    half_life_s: float = 15.0
+    decisions_kept: int = 1000
+
+
+class Scheduler:
+    """One replica. It needs no other: all of them hear the same reports."""
+
+    def __init__(
+        self,
+        catalogue: Mirror[ModelConfig],
+        metrics: Metrics,
+        *,
+        instance: str,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Decide by `catalogue` and by what `bind` makes it hear."""
+        self.limits = limits or Limits()
+        self.fleet = Fleet(
+            History(self.limits.half_life_s), forget_after_s=self.limits.forget_after_s
+        )
+        self._catalogue = catalogue
+        self._instance = instance
+        self._clock = clock
+        self._random = SystemRandom()
+        self._kept: OrderedDict[str, RoutingDecision] = OrderedDict()
+        self._decisions = metrics.counter(
+            "scheduler_decisions", "Decisions by how they ended.", "outcome"
+        )
+        self._seconds = metrics.histogram(
+            "scheduler_decision_seconds",
+            "Time to decide.",
+            buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05),
+        )
+        neurons = metrics.gauge("scheduler_neurons", "Neurons that have reported lately.")
+        neurons.set_function(lambda: self.fleet.size)
+
+    async def bind(self, bus: Bus, service: Service) -> None:
+        """Hear the neurons and gateways, then answer."""
+        await bus.subscribe_raw(
+            subjects.pattern_of(subjects.NEURON_STATUS.subject), self.take_status
+        )
+        await bus.subscribe(subjects.FEEDBACK, self.take_feedback)
+        await service.serve(subjects.SCHEDULE, self.schedule, queue=QUEUE)
+        # Only one replica knows a past decision, so all are asked and the first answer counts.
+        await service.serve(subjects.EXPLAIN, self.explain)
+
+    def take_status(self, subject: str, data: bytes) -> None:
+        """Take a neuron's report. The server vouches for its subject, not for what it says."""
+        try:
+            status = unpack(NeuronStatus, data)
+        except MalformedError as error:
+            _log.warning("event_unreadable", extra={"subject": subject, "error": error.message})
+            return
+        own = subjects.subject_of(
+            subjects.NEURON_STATUS.subject, neuron=encode_token(status.neuron_id)
+        )
+        if subject != own:
+            _log.warning("status_of_another", extra={"subject": subject, "id": status.neuron_id})
+            return
+        self.fleet.report(status, self._clock())
+
+    def take_feedback(self, report: Feedback) -> None:
+        """Take what a gateway saw."""
+        self.fleet.feedback(report, self._clock())
+
+    async def schedule(self, request: ScheduleRequest) -> RoutingDecision:
+        """Return the targets, best first.
+
+        Raises:
+            UnknownModelError: no such model in the catalogue.
+            ModelLoadingError: known, but not loaded anywhere.
+            NoCapacityError: every neuron that could is full.
+            ContextLengthError: longer than the context of every loaded replica.
+            UnsupportedError: no replica can do it, within the limits that the request sets.
+            UnavailableError: the catalogue has not been read yet.
+        """
+        began = time.perf_counter()
+        outcome = "decided"
+        try:
+            decision = await self._decide(request)
+        except HelexaError as error:
+            outcome = error.code
+            raise
+        finally:
+            self._decisions.labels(outcome).inc()
+            self._seconds.observe(time.perf_counter() - began)
+        used = len(decision.targets) if decision.mode == "replicated" else 1
+        for target in decision.targets[:used]:
+            self.fleet.decided(target.neuron_id, decision.model)
+        self._keep(request.request_id, decision)
+        return decision
+
+    async def explain(self, request: ExplainRequest) -> Explanation:
+        """Return what was decided for a request, or what would be decided for a model now.
+
+        Raises:
+            NotFoundError: no decision for the request is kept.
+            UnknownModelError: no such model in the catalogue.
+            BadRequestError: neither a request nor a model is named.
+        """
+        if request.request_id is not None:
+            return await self._recall(request.request_id)
+        if request.model is None:
+            raise BadRequestError("name a request or a model")
+        question = ScheduleRequest(request_id="", model=request.model, workload="")
+        workload = await self._workload(question)
+        try:
+            decision = await self._decide(question)
+        except HelexaError as error:
+            _, verdicts = split(
+                workload, self.fleet.candidates(workload.config.model, self._clock())
+            )
+            return Explanation(
+                reason=error.message, rejected=tuple(each.to_rejected() for each in verdicts)
+            )
+        return Explanation(decision=decision, reason=_why(decision), rejected=decision.rejected)
+
+    async def _recall(self, request_id: str) -> Explanation:
+        decision = self._kept.get(request_id)
+        if decision is None:
+            await asyncio.sleep(WAIT_FOR_OTHERS_S)
+            raise NotFoundError(f"no scheduler here remembers a decision for {request_id}")
+        return Explanation(
+            request_id=request_id,
+            decision=decision,
+            reason=_why(decision),
+            rejected=decision.rejected,
+        )
+
+    async def _decide(self, request: ScheduleRequest) -> RoutingDecision:
+        if request.hints.mode == "sharded":
+            raise UnsupportedError("sharded requests do not exist yet", param="mode")
+        workload = await self._workload(request)
+        candidates = self.fleet.candidates(workload.config.model, self._clock())
+        feasible, verdicts = split(workload, candidates)
+        if not feasible:
+            raise refusal(workload, candidates, verdicts)
+        if request.hints.mode == "replicated" and len(feasible) < 2:
+            raise NoCapacityError(
+                f"only one host can serve {workload.config.model} now; a replicated request "
+                "needs two",
+                retry_after_s=RETRY_SOON_S,
+            )
+        return self._decision(workload, rank(workload, feasible, self._random), verdicts)
+
+    def _decision(
+        self, workload: Workload, targets: list[Target], verdicts: list[Verdict]
+    ) -> RoutingDecision:
+        return RoutingDecision(
+            decision_id=random_id(80),
+            model=workload.config.model,
+            targets=tuple(targets),
+            mode=workload.request.hints.mode,
+            rejected=tuple(verdict.to_rejected() for verdict in verdicts),
+            scheduler=self._instance,
+        )
+
+    async def _workload(self, request: ScheduleRequest) -> Workload:
+        return Workload(request, await self._resolve(request.model), self.limits.stale_after_s)
+
+    async def _resolve(self, name: str) -> ModelConfig:
+        entries = self._catalogue.entries
+        if name in entries:
+            return entries[name].value
+        for entry in entries.values():
+            if name in entry.value.aliases:
+                return entry.value
+        if self._catalogue.is_fresh:
+            raise UnknownModelError(f"there is no model {name!r}", param="model")
+        # What is not in a stale copy may be in the bucket all the same.
+        found = await self._catalogue.get(name)
+        if found is None:
+            raise UnavailableError("the catalogue is being read", retry_after_s=RETRY_SOON_S)
+        return found
+
+    def _keep(self, request_id: str, decision: RoutingDecision) -> None:
+        self._kept[request_id] = decision
+        self._kept.move_to_end(request_id)
+        while len(self._kept) > self.limits.decisions_kept:
+            self._kept.popitem(last=False)
+
+
+def read_catalogue(bus: Bus) -> Mirror[ModelConfig]:
+    """Return a copy of the catalogue, to be run."""
+    return Mirror(Bucket(bus, resources.MODELS, ModelConfig))
+
+
+def _why(decision: RoutingDecision) -> str:
+    best = decision.targets[0]
+    terms = {
+        name: value
+        for name, value in best.reasons.items()
+        if name in ("load", "latency", "errors", "price", "hint", "affinity") and value
+    }
+    told = ", ".join(f"{name} {value}" for name, value in terms.items()) or "nothing against it"
+    return f"{best.neuron_id} scores {best.score} ({told}) among {len(decision.targets)}"

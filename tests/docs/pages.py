@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""Runs the code blocks of a page, in order, as a reader would.
+
+`sh` blocks are run by bash, `python` blocks by this Python; a command that serves (`helexa up`,
+`cortex`, `neuron`) runs until the page ends or starts another site. The known ports become free
+ones. Installing is not repeated: the commands are compared with what CI runs.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.site_up.site import free_port
+
+from helexa.process.settings import current_environment
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+PORTS = (8080, 8040, 8091, 9050, 8060)
+SERVES = re.compile(r"helexa (up|cortex|neuron)(?! (token|inspect))\b")
+INSTALLS = re.compile(r"python3 -m pip install -e '\.\[[a-z,]+\]'")
+READY = {"up": b"helexa ready", "cortex": b"helexa ready"}
+BLOCK_WITHIN_S = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One code block."""
+
+    language: str
+    text: str
+    line: int
+
+
+def blocks_of(page: Path) -> list[Block]:
+    """Return the code blocks of `page`."""
+    text = page.read_text(encoding="utf-8")
+    return [
+        Block(found[1], found[2], text[: found.start()].count("\n") + 1)
+        for found in BLOCK.finditer(text)
+    ]
+
+
+@dataclass(slots=True)
+class Reader:
+    """Somebody who follows a page, in a home folder of their own."""
+
+    home: Path
+    hub: str
+    servers: list[asyncio.subprocess.Process] = field(default_factory=list)
+    ports: dict[int, int] = field(default_factory=lambda: {each: free_port() for each in PORTS})
+
+    @property
+    def environment(self) -> dict[str, str]:
+        inherited = current_environment()
+        kept = {name: inherited[name] for name in ("LANG", "LD_LIBRARY_PATH") if name in inherited}
+        return kept | {
+            "HOME": str(self.home),
+            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+            "HF_ENDPOINT": self.hub,
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def localised(self, text: str) -> str:
+        """Return `text` with this reader's ports and folders."""
+        for known, free in self.ports.items():
+            text = re.sub(rf"(?<=:){known}\b", str(free), text)
+        text = text.replace("/var/lib/helexa", str(self.home / "var"))
+        gateway, orchestrator, portal = (self.ports[each] for each in PORTS[:3])
+        return re.sub(
+            r"\bhelexa up\b",
+            f"helexa up --gateway-socket 127.0.0.1:{gateway} "
+            f"--orchestrator-socket 127.0.0.1:{orchestrator} --portal-socket 127.0.0.1:{portal}",
+            text,
+        )
+
+    async def follow(self, block: Block) -> str:
+        """Do what one block says, and return what it printed."""
+        if block.language == "python":
+            return await self._finish([sys.executable, "-c", self.localised(block.text)])
+        text = INSTALLS.sub("true", block.text)
+        if re.search(r"\bpytest\b", text):
+            return ""
+        if serving := SERVES.search(text):
+            await self._serve(self.localised(text), serving[1])
+            return ""
+        return await self._finish(["bash", "-euo", "pipefail", "-c", self.localised(text)])
+
+    async def leave(self) -> None:
+        """Stop what still serves."""
+        for server in reversed(self.servers):
+            if server.returncode is None:
+                os.killpg(server.pid, signal.SIGINT)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(server.wait(), 15)
+            if server.returncode is None:
+                os.killpg(server.pid, signal.SIGKILL)
+                await server.wait()
+        self.servers.clear()
+
+    async def _serve(self, script: str, kind: str) -> None:
+        if kind != "neuron":
+            await self.leave()
+        process = await asyncio.create_subprocess_exec(
+            *("bash", "-c", f"exec {script.partition('&&')[2] or script}"),
+            cwd=self.home,
+            env=self.environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self.servers.append(process)
+        mark = READY.get(kind, b'"event": "serving"')
+        async with asyncio.timeout(BLOCK_WITHIN_S):
+            printed = await _until(process, mark)
+        assert mark in printed, printed.decode(errors="replace")
+
+    async def _finish(self, command: list[str]) -> str:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            cwd=self.home,
+            env=self.environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        printed, _ = await asyncio.wait_for(process.communicate(), BLOCK_WITHIN_S)
+        text = printed.decode(errors="replace")
+        assert process.returncode == 0, f"{command[-1]}\n--- printed\n{text}"
+        return text
+
+
+async def _until(process: asyncio.subprocess.Process, mark: bytes) -> bytes:
+    assert process.stdout is not None
+    printed = b""
+    async for line in process.stdout:
+        printed += line
+        if mark in line:
+            break
+    return printed
+
+
+@contextlib.asynccontextmanager
+async def reading(home: Path, hub: str) -> AsyncIterator[Reader]:
+    """Follow a page inside the block."""
+    reader = Reader(home, hub)
+    try:
+        yield reader
+    finally:
+        await reader.leave()

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""Every code block of the documentation is run."""
+
+import re
+import threading
+import tomllib
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from tests.docs.pages import INSTALLS, ROOT, Block, blocks_of, reading
+from typing_extensions import override
+
+from helexa.neuron.tiny.files import model_path
+
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+RUN = ("sh", "python")
+READ = ("toml",)
+SHOWN = ("text", "mermaid")
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+
+
+def title(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[str]:
+    """A model hub on this machine, which has the embedded model under every name."""
+    weights = model_path().read_bytes()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self._answer(b"")
+
+        def do_GET(self) -> None:
+            self._answer(weights)
+
+        def _answer(self, body: bytes) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(weights)))
+            self.send_header("ETag", '"tiny"')
+            self.end_headers()
+            self.wfile.write(body)
+
+        @override
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.accepts("DOC-2", "DEP-1", "CLI-12")
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(b.language in RUN for b in blocks_of(page))], ids=title
+)
+async def test_the_blocks_of_a_page_do_what_they_say(page: Path, tmp_path: Path, hub: str) -> None:
+    async with reading(tmp_path, hub) as reader:
+        printed = ""
+        for block in blocks_of(page):
+            if block.language in RUN:
+                printed = await reader.follow(block)
+            elif block.language == "text" and printed:
+                shows(block, printed, page)
+
+
+def shows(block: Block, printed: str, page: Path) -> None:
+    """Check that what a page shows was printed; a line of three dots stands for anything."""
+    for line in block.text.splitlines():
+        if line.strip() not in ("", "..."):
+            assert line.strip() in printed, f"{title(page)}:{block.line}: not printed: {line}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=title)
+def test_a_page_has_no_block_that_nothing_checks(page: Path) -> None:
+    for block in blocks_of(page):
+        assert block.language in (*RUN, *READ, *SHOWN), f"{title(page)}:{block.line}"
+        if block.language == "toml":
+            tomllib.loads(block.text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=title)
+def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{title(page)}: {target}"
+
+
+@pytest.mark.accepts("DEP-5")
+def test_ci_installs_as_the_readme_says() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    installed = INSTALLS.findall(readme)
+    assert len(installed) == 2
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert installed[1].removeprefix("python3 ") in ci.replace("--quiet ", "")
