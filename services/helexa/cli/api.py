@@ -5,7 +5,10 @@ import http.client
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from typing import TypeVar
 from urllib.parse import quote, urlsplit
+
+from pydantic import BaseModel, ValidationError
 
 from helexa.process.settings import SettingsError
 from helexa.protocol.errors import HelexaError, UnavailableError
@@ -15,6 +18,7 @@ ANSWER_WITHIN_S = 60.0
 DONE = "[DONE]"
 
 Json = Mapping[str, object]
+ViewT = TypeVar("ViewT", bound=BaseModel)
 
 
 class AnswerError(HelexaError):
@@ -48,6 +52,21 @@ class Api:
             AnswerError: the answer is not a success.
         """
         return self.call("GET", path)
+
+    def read(self, path: str, kind: type[ViewT]) -> ViewT:
+        """Return what is at `path`, as `kind`.
+
+        Raises:
+            UnavailableError: nobody answers.
+            AnswerError: the answer is not a success, or another kind of thing.
+        """
+        try:
+            return kind.model_validate(self.get(path))
+        except ValidationError as error:
+            raise AnswerError(
+                f"{self.name} at {self.url} answers {path} in a way that this "
+                "version does not understand"
+            ) from error
 
     def call(self, method: str, path: str, body: Json | None = None) -> dict[str, object]:
         """Return the answer to one request.

@@ -2,7 +2,7 @@
 """The models that can be asked for, and how they stand."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from helexa.gateway.fields import Fields
@@ -36,9 +36,10 @@ class Kept(Protocol):
 class Catalogue:
     """Every model of the site: those kept in the catalogue and those that a neuron has loaded."""
 
-    def __init__(self, kept: Kept, fleet: Fleet) -> None:
-        """Read `kept`, and the states from `fleet`."""
+    def __init__(self, kept: Kept, fleet: Fleet, is_reachable: Callable[[], bool]) -> None:
+        """Read `kept` while it `is_reachable()`, and the states from `fleet`."""
         self._kept = kept
+        self._is_reachable = is_reachable
         self._fleet = fleet
         self._aliases: dict[str, str] = {}
         self._configs: dict[str, ModelConfig] = {}
@@ -64,12 +65,15 @@ class Catalogue:
         config = self._configs.get(canonical)
         if config is not None or self._fleet.statuses(canonical, time.monotonic()):
             return canonical, config
-        if not self._kept.is_fresh:
-            config = await self._kept.get(name)
-            if config is None:
-                raise UnavailableError("The catalogue of models is not at hand yet.")
-            return name, config
-        raise UnknownModelError(f"The model {name!r} does not exist.", param="model")
+        if self._kept.is_fresh:
+            raise UnknownModelError(f"The model {name!r} does not exist.", param="model")
+        try:
+            config = await self._kept.get(name) if self._is_reachable() else None
+        except UnavailableError:
+            config = None
+        if config is None:
+            raise UnavailableError("The catalogue of models is not at hand yet.", retry_after_s=2)
+        return name, config
 
     def workloads(self, name: str, config: ModelConfig | None) -> set[str]:
         """Return what the model can be asked to do."""

@@ -69,7 +69,7 @@ class Gateway:
             queue_timeout_s=settings.queue_timeout_s,
         )
         self._mirror = Mirror(Bucket(bus, resources.MODELS, ModelConfig))
-        self._catalogue = Catalogue(self._mirror, self._fleet)
+        self._catalogue = Catalogue(self._mirror, self._fleet, lambda: bus.is_connected)
         self._mirror.on_change(self._catalogue.take)
         desk = Desk(
             inbox=self._inbox,

@@ -103,6 +103,8 @@ class Resumption:
         held, self._live = self._live or [], None
         for author, data in held:
             self._desk.inbox.deliver(answer, author, data)
+        if answer.fold.hole() is not None:
+            self._desk.inbox.mend(answer)
         return opening
 
     async def _read_frames(self) -> list[tuple[str, Frame]]:

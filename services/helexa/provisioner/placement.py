@@ -183,13 +183,11 @@ class _Board:
             plan.rejected[name] = later
             return None
         failures = wish.failures[name].count if name in wish.failures else 0
-        if host.has_loaded(wish.model):
-            return _Fit(host, (), (0, failures, 0))
         room = self._room(host)
         lack = room.lacks(size)
         if lack is None:
             free = room.gpu_free if size.on(room).gpu_bytes else room.memory_free
-            return _Fit(host, (), (1, failures, -free))
+            return _Fit(host, (), (0 if host.has_loaded(wish.model) else 1, failures, -free))
         victims = self._victims(wish, host, room) if may_displace else None
         if victims is None:
             plan.rejected[name] = lack
@@ -257,7 +255,7 @@ class _Board:
         for size in coming:
             room = room.less(size)
         for model, size in self._sizes.items():
-            # What is being displaced in this very plan still fills its memory.
+            # What has no place here any more still fills its memory.
             if host.has_loaded(model) and host.neuron_id not in self._plans[model].neurons:
                 room = room.plus(size)
         return room

@@ -78,6 +78,11 @@ class HttpClient:
         self._open: set[Connection] = set()
         self._is_closed = False
 
+    @property
+    def idle_connections(self) -> int:
+        """Connections that wait for a request."""
+        return len(self._idle)
+
     async def send(
         self, method: str, path: str, body: bytes = b"", *, timeouts: Timeouts | None = None
     ) -> Response:

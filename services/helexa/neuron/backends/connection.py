@@ -181,6 +181,12 @@ class Response:
         self._connection.finish(reusable=reusable)
         self._wake()
 
+    def on_message_begin(self) -> None:
+        """Called by the parser."""
+        if self._is_complete:
+            # A second answer to one request: what would be read next could not be trusted.
+            self._connection.abort()
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser."""
         self._header_bytes += len(name) + len(value)
@@ -190,6 +196,8 @@ class Response:
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
+        if self._is_complete:
+            return
         self.status = self._parser.get_status_code()
         if self.status < 200:
             self.headers.clear()
@@ -199,7 +207,7 @@ class Response:
 
     def on_body(self, data: bytes) -> None:
         """Called by the parser."""
-        if self._is_discarded:
+        if self._is_discarded or self._is_complete:
             return
         self._chunks.append(data)
         self._size += len(data)
@@ -207,9 +215,7 @@ class Response:
 
     def on_message_complete(self) -> None:
         """Called by the parser, also for an interim response such as 100."""
-        if self._is_complete:
-            self._connection.abort()
-        elif self._has_head:
+        if self._has_head and not self._is_complete:
             self._complete(reusable=self._parser.should_keep_alive())
 
 
@@ -277,7 +283,6 @@ class Connection(asyncio.Protocol):
     @override
     def data_received(self, data: bytes) -> None:
         if self._response is None:
-            # Nobody asked for it: what would be read next could not be trusted.
             self.abort()
             return
         self._response.feed(data)

@@ -117,7 +117,7 @@ class LlamaCppBackend(SpawnedBackend):
         if self.config.command:
             return self.config.command
         if _is_embedded():
-            return (sys.executable, "-m", "helexa.neuron.backends.llama_child")
+            return (sys.executable, "-P", "-m", "helexa.neuron.backends.llama_child")
         return (self.program("llama-server"),)
 
     def _threads(self) -> int:
