@@ -21,12 +21,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
-from helexa.neuron.backends.catalogue import make_backend
+from tests.site_up.site import MODEL, READY, free_port
 
 from helexa.neuron.tiny.files import model_path, projector_path
-from helexa.protocol.messages.models import BackendKind, ModelConfig, ModelId
 
-MODEL = "helexa-tiny"
 PROMPT = "Count to 100."
 
 
@@ -85,15 +83,23 @@ async def stream_once(target: Target, max_tokens: int) -> Sample:
 @contextlib.asynccontextmanager
 async def direct() -> AsyncIterator[Target]:
     """Run the embedded model's backend alone."""
-    config = ModelConfig(
-        model=ModelId(MODEL), backend_kind=BackendKind.LLAMA_CPP, slots=8, context_tokens=2048
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "helexa.neuron.backends.llama_child", "--alias", MODEL),
+        *("--model", str(model_path()), "--mmproj", str(projector_path())),
+        *("--host", "127.0.0.1", "--port", "0", "--parallel", "8", "--ctx-size", "16384"),
+        *("--threads", "1"),
+        stderr=asyncio.subprocess.PIPE,
     )
-    backend = make_backend(config, model_path=model_path(), projector_path=projector_path())
-    await backend.start(lambda _: None)
     try:
-        yield Target("direct", backend.base_url, backend.api_key)
+        if process.stderr is None:
+            raise RuntimeError("no output to read")
+        async for line in process.stderr:
+            if line.startswith(b"serving on "):
+                yield Target("direct", line.split()[-1].decode(), "")
+                break
     finally:
-        await backend.stop(5)
+        process.terminate()
+        await process.wait()
 
 
 @contextlib.asynccontextmanager
@@ -101,15 +107,16 @@ async def whole_site(folder: Path) -> AsyncIterator[tuple[Target, psutil.Process
     """Run `helexa up` and yield its gateway."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "helexa.cli", "up", "--data-dir", str(folder)),
-        *("--gateway-socket", "127.0.0.1:0", "--orchestrator-socket", "127.0.0.1:0"),
-        *("--portal-socket", "127.0.0.1:0"),
+        *("--gateway-socket", f"127.0.0.1:{free_port()}"),
+        *("--orchestrator-socket", f"127.0.0.1:{free_port()}"),
+        *("--portal-socket", f"127.0.0.1:{free_port()}"),
         stdout=asyncio.subprocess.PIPE,
     )
     try:
         if process.stdout is None:
             raise RuntimeError("no output to read")
         async for line in process.stdout:
-            if line.startswith(b"ready"):
+            if line.startswith(READY):
                 break
         site = json.loads((folder / "site.json").read_text())
         yield Target("through Helexa", site["gateway_url"], ""), psutil.Process(process.pid)

@@ -20,6 +20,7 @@ from helexa.protocol import subjects
 from helexa.protocol.errors import HelexaError, NoCapacityError
 from helexa.protocol.frames import FrameKind, pack_frame
 from helexa.protocol.messages.execution import (
+    Attached,
     AttachRequest,
     Cancelled,
     CancelRequest,
@@ -223,9 +224,9 @@ class Neuron:
                 return Resent(frames=tuple(run.kept[max(0, start) :]))
         return Resent(complete=False)
 
-    async def _attach(self, request: AttachRequest) -> Cancelled:
+    async def _attach(self, request: AttachRequest) -> Attached:
         self.attached.put_nowait(request)
-        return Cancelled(state="cancelled")
+        return Attached(state="running")
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)

@@ -7,6 +7,7 @@ from helexa.protocol.frames import FrameKind, Opening, pack_frame, pack_opening
 from helexa.protocol.messages.base import Message
 from helexa.protocol.messages.events import HistogramSample, MetricsReport, StateEvent
 from helexa.protocol.messages.execution import (
+    Attached,
     AttachRequest,
     Cancelled,
     CancelRequest,
@@ -209,6 +210,7 @@ EXAMPLES: dict[str, Message] = {
         CancelRequest(request_id="gate.req", owner="gate", attempt=1),
         Cancelled(state="cancelled"),
         AttachRequest(request_id="gate.req", owner="gate2"),
+        Attached(state="running"),
         ResendRequest(request_id="gate.req", attempt=1, from_seq=3, to_seq=5),
         Resent(frames=(b"a", b"b")),
         TokenUsage(prompt_tokens=12, completion_tokens=40, cached_tokens=3),

@@ -58,6 +58,15 @@ BEAT_S = 0.2
 PATIENCE_S = 20.0
 
 
+async def flushed(bus: Bus) -> None:
+    """Return when the server knows all subscriptions of `bus`.
+
+    The first ping of the client can overtake what it has yet to send; the second cannot.
+    """
+    for _ in range(2):
+        await bus.client.flush()
+
+
 class Changes:
     """Lets tests wait until something holds that others change."""
 
@@ -118,7 +127,7 @@ class ScriptedNeuron:
         token = encode_token(self.name)
         await service.serve(subjects.PROVISION, self._provision, neuron=token)
         await service.serve(subjects.DRAIN, self._drain, neuron=token)
-        await self._bus.client.flush()
+        await flushed(self._bus)
         await self.register()
         beat = asyncio.create_task(self._beat())
         self._stack.callback(beat.cancel)
@@ -286,7 +295,7 @@ class Replica:
         state.catalogue.mirror.on_change(lambda *_: self.changes.notify())
         state.placements.mirror.on_change(lambda *_: self.changes.notify())
         await self.provisioner.bind(self.service)
-        await self.bus.client.flush()
+        await flushed(self.bus)
 
     async def stop(self) -> None:
         """End in order, giving the lease back."""
@@ -398,6 +407,7 @@ async def site(broker: Broker) -> AsyncIterator[Site]:
     async with Bus(Connection((broker.url,), "test")) as bus, contextlib.AsyncExitStack() as stack:
         made = Site(broker.url, bus, stack=stack)
         await bus.subscribe(subjects.STATE_EVENT, made.take)
+        await flushed(bus)
         yield made
 
 

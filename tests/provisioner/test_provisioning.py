@@ -18,7 +18,7 @@ from helexa.provisioner.neuron_client import RemoteNeuron
 from helexa.provisioner.operations import Operations
 from helexa.provisioner.seed import seed_catalogue
 
-from .conftest import MIB, ON_DEMAND, Changes, Held, Replica, ScriptedNeuron, Site, model
+from .conftest import MIB, ON_DEMAND, Changes, Held, Replica, ScriptedNeuron, Site, flushed, model
 
 
 async def loaded_somewhere(neurons: list[ScriptedNeuron], name: str) -> ScriptedNeuron:
@@ -383,7 +383,7 @@ async def test_neurons_and_dashboards_are_told_of_a_stop(site: Site) -> None:
     replica = await site.replica()
     told: asyncio.Queue[str] = asyncio.Queue()
     await site.bus.subscribe(subjects.NOTICE, lambda notice: told.put_nowait(notice.reason))
-    await site.bus.client.flush()
+    await flushed(site.bus)
     await replica.provisioner.say_goodbye("maintenance")
     assert await asyncio.wait_for(told.get(), 5) == "maintenance"
     await site.event(EventType.CORTEX_SHUTDOWN_NOTICE, reason="maintenance")

@@ -9,7 +9,7 @@ from helexa.protocol.messages.models import ModelPolicy
 from helexa.provisioner.operations import Operations
 from helexa.provisioner.records import MODEL_WANTED
 
-from .conftest import ON_DEMAND, Changes, Replica, Site, model
+from .conftest import ON_DEMAND, Changes, Replica, Site, flushed, model
 
 
 async def pair(site: Site) -> tuple[Replica, Replica]:
@@ -118,7 +118,7 @@ async def test_every_replica_knows_the_decisions(site: Site) -> None:
     await other.bus.subscribe(
         subjects.STATE_EVENT, lambda _: told.notify(), past=EventType.PLACEMENT_CHANGED
     )
-    await other.bus.client.flush()
+    await flushed(other.bus)
     neuron = await site.neuron("n1")
     await leader.put(model("m"))
     await neuron.until(lambda: neuron.loaded == {"m"})

@@ -83,7 +83,13 @@ class Site:
             neuron_id=neuron, instance="i", sequence=self.sequence, models=(model,)
         )
         await self.bus.publish(subjects.NEURON_STATUS, status, neuron=encode_token(neuron))
-        await self.settled()
+        async with asyncio.timeout(10):
+            while not all(self._has(replica, status) for replica in self.replicas):
+                await self.bus.client.flush()
+
+    def _has(self, replica: Replica, status: NeuronStatus) -> bool:
+        known = replica.scheduler.fleet.candidates(MODEL, self.clock())
+        return any(each.status == status for each in known)
 
     async def tell(self, *outcomes: Outcome) -> None:
         report = Feedback(gateway="g", outcomes=outcomes)
@@ -134,7 +140,9 @@ async def scheduler(url: str, name: str, clock: Clock) -> AsyncIterator[Replica]
         )
         service = Service(bus, "scheduler", instance=name, version="0")
         await made.bind(bus, service)
-        await bus.client.flush()
+        for _ in range(2):
+            # The first ping of the client can overtake subscriptions that it has yet to send.
+            await bus.client.flush()
         yield Replica(made, metrics)
         await service.drain(1)
         running.cancel()

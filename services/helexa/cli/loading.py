@@ -34,7 +34,7 @@ def show_loading(api: Api, name: str, pause: Callable[[float], None] = time.slee
             return
         if status.state == ModelState.FAILED:
             _finish()
-            reasons = [replica.error for replica in status.replicas if replica.error]
+            reasons = dict.fromkeys(each.error for each in status.replicas if each.error)
             raise AnswerError(f"{name} cannot be loaded: {'; '.join(reasons) or 'see the logs'}")
         pause(look_s)
         look_s = min(look_s * LOOK_GROWTH, LONGEST_LOOK_S)

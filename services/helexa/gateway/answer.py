@@ -55,6 +55,9 @@ class Answer:
         released = self.fold.accept(author, frame)
         if author != CONTROL_AUTHOR:
             self.heard_at = time.monotonic()
+            current = self.fold.current
+            # Frames can come before the reply that says that the request was accepted.
+            self.is_accepted |= current is not None and author == current.author
         if released:
             for each in released:
                 if each.kind in (FrameKind.DATA, FrameKind.BODY):

@@ -28,6 +28,7 @@ from helexa.protocol.errors import (
     InternalError,
     ShuttingDownError,
     UnsupportedError,
+    WorkCancelledError,
 )
 from helexa.protocol.messages.execution import ExecuteRequest, Operation, Timings, TokenUsage
 from helexa.protocol.messages.models import Workload
@@ -51,12 +52,6 @@ class Pace:
     """Longest silence while the backend says nothing."""
     owner_silence_s: float = 30.0
     """An owner that is silent for longer is gone, and its work ends with it."""
-
-
-class CancelledByGatewayError(HelexaError):
-    """cancelled by the gateway"""  # noqa: D415 - the message as it travels
-
-    code = "cancelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +237,7 @@ class Execution:
 
 
 def _is_failure(ending: HelexaError | None) -> bool:
-    return ending is not None and not isinstance(ending, CancelledByGatewayError)
+    return ending is not None and not isinstance(ending, WorkCancelledError)
 
 
 def _finished_body(answer: bytes, model: str) -> tuple[bytes, TokenUsage | None]:

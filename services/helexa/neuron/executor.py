@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from helexa.neuron.execution import CancelledByGatewayError, Ending, Execution, Pace
+from helexa.neuron.execution import Ending, Execution, Pace
 from helexa.neuron.models import ModelHost
 from helexa.neuron.outbox import Outbox, Publish
 from helexa.neuron.retention import Retention
@@ -17,9 +17,11 @@ from helexa.protocol.errors import (
     DrainingError,
     ForbiddenError,
     ShuttingDownError,
+    WorkCancelledError,
 )
 from helexa.protocol.frames import FrameKind
 from helexa.protocol.messages.execution import (
+    Attached,
     AttachRequest,
     Cancelled,
     CancelRequest,
@@ -97,20 +99,20 @@ class Executor:
             return Cancelled(state="unknown")
         if request.owner != execution.owner:
             raise ForbiddenError("only the owner of a request may cancel it")
-        if execution.stop(CancelledByGatewayError(reason=request.reason)):
+        if execution.stop(WorkCancelledError(reason=request.reason)):
             return Cancelled(state="cancelled")
         return Cancelled(state="finished")
 
-    def attach(self, request: AttachRequest) -> Cancelled:
-        """Make another gateway the owner; `cancelled` says that the former one no longer is."""
+    def attach(self, request: AttachRequest) -> Attached:
+        """Make another gateway the owner."""
         attempts = self._known.get(request.request_id, {}).values()
         for execution in attempts:
             execution.owner = request.owner
             execution.owner_since_s = time.monotonic()
         if not attempts:
-            return Cancelled(state="unknown")
+            return Attached(state="unknown")
         is_running = any(execution.is_running for execution in attempts)
-        return Cancelled(state="cancelled" if is_running else "finished")
+        return Attached(state="running" if is_running else "finished")
 
     def resend(self, request: ResendRequest) -> Resent:
         """Return kept frames."""
@@ -192,7 +194,7 @@ class Executor:
     def _supersede(self, request: ExecuteRequest) -> None:
         for attempt, earlier in self._known.get(request.request_id, {}).items():
             if attempt < request.attempt:
-                earlier.stop(CancelledByGatewayError(reason="superseded"))
+                earlier.stop(WorkCancelledError(reason="superseded"))
 
     async def _run(self, execution: Execution) -> None:
         try:
@@ -242,7 +244,7 @@ class Executor:
         heard_s = max(self._heard.get(execution.owner, 0.0), execution.owner_since_s)
         if now_s - heard_s >= self.pace.owner_silence_s:
             execution.stop(
-                CancelledByGatewayError("cancelled: its gateway fell silent", reason="owner_gone")
+                WorkCancelledError("cancelled: its gateway fell silent", reason="owner_gone")
             )
 
     def _forget(self, now_s: float) -> None:

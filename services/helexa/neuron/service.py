@@ -5,6 +5,7 @@ from helexa.bus.service import Service
 from helexa.neuron.agent import NeuronAgent
 from helexa.protocol import subjects
 from helexa.protocol.messages.execution import (
+    Attached,
     AttachRequest,
     Cancelled,
     CancelRequest,
@@ -52,7 +53,7 @@ class NeuronService:
         """Stop a request for its owner."""
         return self.agent.executor.cancel(request)
 
-    async def attach(self, request: AttachRequest) -> Cancelled:
+    async def attach(self, request: AttachRequest) -> Attached:
         """Give a request another owner."""
         return self.agent.executor.attach(request)
 

@@ -3,19 +3,17 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections import defaultdict
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from helexa.bus.client import Bus
-from helexa.bus.context import Deadline
 from helexa.neuron.execution import Ending
 from helexa.neuron.outbox import Outbox
 from helexa.protocol import subjects
 from helexa.protocol.codec import pack
-from helexa.protocol.errors import HelexaError, UnavailableError
+from helexa.protocol.errors import HelexaError
 from helexa.protocol.messages.execution import ExecuteRequest
 from helexa.protocol.messages.usage import (
     USAGE_DOMAIN,
@@ -150,16 +148,4 @@ class UsageSender:
         data = pack(batch)
         async for attempt in retrying:
             with attempt:
-                await publish_stored(self._bus, subject, data)
-
-
-async def publish_stored(bus: Bus, subject: str, data: bytes) -> None:
-    """Publish `data` and return when a stream holds it.
-
-    Raises:
-        UnavailableError: no stream has confirmed it.
-    """
-    reply = await bus._exchange(subject, data, {}, Deadline.after(ACK_WITHIN_S))  # noqa: SLF001
-    ack = json.loads(reply.data)
-    if "error" in ack:
-        raise UnavailableError(str(ack["error"].get("description", "not stored")))
+                await self._bus.publish_stored(subject, data, deadline_s=ACK_WITHIN_S)

@@ -3,8 +3,8 @@
 
 import asyncio
 import contextlib
+import json
 import logging
-import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Self
@@ -19,6 +19,7 @@ from nats.js import JetStreamContext
 
 from helexa.bus import headers
 from helexa.bus.context import DEADLINE, Deadline
+from helexa.bus.reply_tokens import ReplyTokens
 from helexa.protocol.codec import pack, unpack
 from helexa.protocol.errors import (
     DeadlineExceededError,
@@ -55,14 +56,6 @@ class Connection:
     inbox_prefix: str = "_INBOX"
 
 
-class _ReplyTokens:
-    """Names of inboxes and replies that nobody can guess."""
-
-    def next(self) -> bytearray:
-        """Return 22 characters, the length that nats-py cuts by."""
-        return bytearray(secrets.token_urlsafe(16).encode())
-
-
 class Bus:
     """Requests, events and raw subscriptions, over a connection that always comes back.
 
@@ -75,7 +68,7 @@ class Bus:
         self.connection = connection
         self.client = Client()
         # nats-py counts its reply tokens up: a neuron could foretell them and forge a reply.
-        self.client._nuid = _ReplyTokens()  # type: ignore[assignment]  # noqa: SLF001 - as above
+        self.client._nuid = ReplyTokens()  # type: ignore[assignment]  # noqa: SLF001 - as above
         self.closed = asyncio.Event()
         """Set when the client has given up, which is a reason to end the process."""
         self.last_error: str | None = None
@@ -176,6 +169,17 @@ class Bus:
             raise RequestTooLargeError(f"{len(data)} bytes do not fit one message") from error
         except nats.errors.Error as error:
             raise UnavailableError("the site's servers cannot be reached") from error
+
+    async def publish_stored(self, subject: str, data: bytes, *, deadline_s: float = 5.0) -> None:
+        """Publish `data` and return when a stream holds it.
+
+        Raises:
+            HelexaError: no stream has confirmed it.
+        """
+        reply = await self._exchange(subject, data, {}, Deadline.after(deadline_s))
+        ack = json.loads(reply.data)
+        if "error" in ack:
+            raise UnavailableError(str(ack["error"].get("description", "not stored")))
 
     async def subscribe(
         self,

@@ -27,6 +27,7 @@ HelexaError
 │   ├── ModelLoadingError        the model is being loaded
 │   ├── QueueFullError           the waiting line is at its bound
 │   └── ShuttingDownError        the process is stopping
+├── WorkCancelledError           whoever owned the work has ended it
 ├── DeadlineExceededError        no answer within the time that the caller gave
 ├── BackendError                 the model's runtime failed
 │   ├── BackendRejectedError     the runtime calls the request bad
@@ -235,6 +236,12 @@ class ShuttingDownError(UnavailableError):
     """The service is shutting down."""
 
     code = "shutting_down"
+
+
+class WorkCancelledError(HelexaError):
+    """cancelled by the gateway"""  # noqa: D415 - the message as it travels
+
+    code = "cancelled"
 
 
 class DeadlineExceededError(HelexaError):

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from helexa.protocol.messages.base import Message
 from helexa.protocol.messages.events import MetricsReport, StateEvent
 from helexa.protocol.messages.execution import (
+    Attached,
     AttachRequest,
     Cancelled,
     CancelRequest,
@@ -183,7 +184,7 @@ CANCEL = Call(
 ATTACH = Call(
     "helexa.neuron.{neuron}.attach",
     AttachRequest,
-    Cancelled,
+    Attached,
     Role.NEURON,
     _roles(Role.GATEWAY),
 )

@@ -82,6 +82,12 @@ class AttachRequest(Message):
     owner: str
 
 
+class Attached(Message):
+    """What the new owner has taken over."""
+
+    state: Literal["running", "finished", "unknown"]
+
+
 class ResendRequest(Message):
     """Publish the frames from `from_seq` on once more."""
 
