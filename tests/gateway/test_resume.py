@@ -100,7 +100,6 @@ async def test_of_two_gateways_one_takes_over_and_both_can_read(site: Site, neur
     await site.bus.subscribe_raw(
         subject, lambda _, data: control.put_nowait(unpack_frame(data).kind)
     )
-    await site.bus.subscribe_raw("helexa.tokens.>", lambda s, d: print("DBG", s, d))
     await site.bus.client.flush()
     reading = [
         asyncio.create_task(site.http(each).get(f"/v1/streams/{name}")) for each in (second, third)

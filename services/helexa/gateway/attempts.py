@@ -97,13 +97,15 @@ class Attempts:
             if after is None:
                 after = await last_sequence(bus, subject)
             try:
-                answer.control_sequence = await append(bus, subject, frame, after=after)
+                await append(bus, subject, frame, after=after)
             except ConflictError:
                 # The first frame is not waited for, so its place may have been read too early.
                 if await self._knows_more(answer):
                     raise
             else:
-                answer.control.append(frame)
+                # Live readers take no messages with headers, which what is appended has.
+                await self._inbox.publish_control(answer, frame)
+                answer.control_sequence = None
                 return
         raise UnavailableError("The token log is too busy.")
 

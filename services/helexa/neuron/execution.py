@@ -191,21 +191,22 @@ class Execution:
         kept = self._splicer.take(events)
         if not kept:
             return
-        is_first = self._note_token()
+        # What comes up to the first token is waited for and goes out at once.
+        at_once = self._first_token_s is None
+        if self._splicer.content_events:
+            self._note_token()
         self._lease.count(len(kept))
         self._waiting += kept
         self._waiting_bytes += sum(map(len, kept))
         due_s = self.outbox.published_at_s + self._pace.frame_interval_s
-        if is_first or self._heard_at_s >= due_s or self._waiting_bytes >= FLUSH_BYTES:
+        if at_once or self._heard_at_s >= due_s or self._waiting_bytes >= FLUSH_BYTES:
             await self._flush()
         else:
             self._has_waiting.set()
 
-    def _note_token(self) -> bool:
-        if self._first_token_s is not None:
-            return False
-        self._first_token_s = time.monotonic() - self._began_s
-        return True
+    def _note_token(self) -> None:
+        if self._first_token_s is None:
+            self._first_token_s = time.monotonic() - self._began_s
 
     async def _flush(self) -> None:
         events, self._waiting = self._waiting, []
@@ -225,7 +226,8 @@ class Execution:
         known = self._usage or self._splicer.usage
         if known is not None:
             return known
-        counted = min(self._splicer.content_events, self.outbox.events)
+        published = max(0, self.outbox.events - self._splicer.other_events)
+        counted = min(self._splicer.content_events, published)
         return TokenUsage(completion_tokens=counted, counted="frames")
 
     def _timings(self) -> Timings:

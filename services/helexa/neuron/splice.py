@@ -14,6 +14,9 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 _USAGE_MARKS = (b'"usage":{', b'"usage": {')
 _FINISH_MARKS = (b'"finish_reason":"', b'"finish_reason": "')
+_GREETING_MARKS = (b'"content":null', b'"content": null', b'"content":""', b'"content": ""')
+"""In the event that only names the role, which comes before the first token."""
+_OTHER_CONTENT = (b'"tool_calls"', b'"reasoning')
 
 
 class Splicer:
@@ -25,6 +28,8 @@ class Splicer:
         """What the backend counted, once it has said so."""
         self.content_events = 0
         """Events that carry content, in case that the backend never counts."""
+        self.other_events = 0
+        """Events for the client that carry none."""
         self._public = {"id": public_id, "model": model}
         self._replacements: list[tuple[bytes, bytes]] | None = None
         self._usage_events: list[dict[str, Json]] = []
@@ -37,8 +42,10 @@ class Splicer:
                 self._learn(event)
             if any(mark in event for mark in _USAGE_MARKS) and self._is_usage_only(event):
                 continue
-            if not any(mark in event for mark in _FINISH_MARKS):
+            if _has_content(event):
                 self.content_events += 1
+            else:
+                self.other_events += 1
             kept.append(self._spliced(event))
         return kept
 
@@ -113,6 +120,13 @@ def _count(counts: dict[str, Json], key: str, within: str | None = None) -> int 
     holder = counts.get(within) if within else counts
     value = holder.get(key) if isinstance(holder, dict) else None
     return value if isinstance(value, int) and value >= 0 else None
+
+
+def _has_content(event: bytes) -> bool:
+    if any(mark in event for mark in _FINISH_MARKS):
+        return False
+    greets = any(mark in event for mark in _GREETING_MARKS)
+    return not greets or any(mark in event for mark in _OTHER_CONTENT)
 
 
 def _object(event: bytes) -> dict[str, Json]:

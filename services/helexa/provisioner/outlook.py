@@ -32,6 +32,8 @@ def outlook(state: State, model: str) -> Ensured:
     plan = state.think()[model]
     if plan.neurons:
         return Ensured(state="loading", neurons=tuple(plan.neurons), reason="about to be loaded")
+    if any(host.status is None for host in hosts):
+        return Ensured(state="loading", reason="not every neuron has reported yet")
     if plan.impossible:
         return Ensured(state="impossible", reason=plan.why_not)
     raise _refusal(state, model, plan)

@@ -63,6 +63,7 @@ class Registry:
         self._clock = clock
         self._began = clock()
         self._seen: dict[str, _Seen] = {}
+        self._just_registered: dict[str, NeuronDescriptor] = {}
         self._state_listeners: list[StateChange] = []
         self._change_listeners: list[Callable[[], None]] = []
         self.mirror.on_change(self._on_registration)
@@ -79,7 +80,7 @@ class Registry:
         """Return the neurons that are there."""
         now = self._clock()
         found = []
-        for name, descriptor in self.mirror.values.items():
+        for name, descriptor in {**self._just_registered, **self.mirror.values}.items():
             seen = self._seen.get(name)
             age_s = now - (seen.at if seen else self._began)
             if age_s <= self._timeout_s:
@@ -109,6 +110,9 @@ class Registry:
             await self._identities.check(name, "")
         known = await self._bucket.get(name)
         await self._bucket.put(name, descriptor)
+        if name not in self.mirror.entries:
+            # Who was just told that it is known may be asked for before the copy has it.
+            self._just_registered[name] = descriptor
         if known is None or known.value.instance != descriptor.instance:
             _log.info("neuron_registered", extra={"neuron": name, "instance": descriptor.instance})
             self._announcer.say(EventType.NEURON_REGISTERED, neuron_id=name)
@@ -130,6 +134,7 @@ class Registry:
         """Forget a neuron."""
         await self._bucket.delete(neuron_id)
         self._seen.pop(neuron_id, None)
+        self._just_registered.pop(neuron_id, None)
         _log.info("neuron_removed", extra={"neuron": neuron_id, "reason": reason})
         self._announcer.say(EventType.NEURON_REMOVED, neuron_id=neuron_id, reason=reason)
         self._changed()
@@ -182,6 +187,7 @@ class Registry:
             self._changed()
 
     def _on_registration(self, neuron_id: str, descriptor: NeuronDescriptor | None) -> None:
+        self._just_registered.pop(neuron_id, None)
         if descriptor is None:
             self._seen.pop(neuron_id, None)
         self._changed()

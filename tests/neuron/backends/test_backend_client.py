@@ -437,7 +437,8 @@ async def test_a_server_with_a_certificate_is_reached_if_that_is_trusted(
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     made = f"req -x509 -newkey rsa:2048 -nodes -days 2 -keyout {key} -out {certificate}"
     name = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([openssl, *made.split(), *name], check=True, capture_output=True)
+    arguments = [openssl, *made.split(), *name]
+    await asyncio.to_thread(subprocess.run, arguments, check=True, capture_output=True)
     server_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server_tls.load_cert_chain(certificate, key)
     server = await serve(echo, ssl=server_tls)

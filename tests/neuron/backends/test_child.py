@@ -74,7 +74,9 @@ def is_gone(pid: int) -> bool:
     return not psutil.pid_exists(pid)
 
 
-async def test_what_it_writes_is_kept_and_logged(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_it_writes_is_kept_and_logged(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG, "helexa")
     child = await run(
         "import os,sys; print(os.getenv('COLOUR'), flush=True); sys.stderr.write('no line end')",

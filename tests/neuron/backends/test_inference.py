@@ -61,9 +61,7 @@ async def chat(serve: Serve, *pieces: bytes, ends: bool) -> tuple[list[bytes], H
         backend.disconnect()
 
 
-async def connected(
-    serve: Serve, script: Callable[[Exchange], Awaitable[None]]
-) -> HttpInference:
+async def connected(serve: Serve, script: Callable[[Exchange], Awaitable[None]]) -> HttpInference:
     backend = HttpInference()
     backend.connect(HttpClient((await serve(script)).url))
     return backend

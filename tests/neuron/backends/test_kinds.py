@@ -92,4 +92,4 @@ async def test_what_is_wrong_with_a_configuration_is_told(
 ) -> None:
     async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(ModelFailedError, match=words):
-            await CommandBackend(config(**wrong)).start(lambda _share: None)
+            await CommandBackend(config("command", **wrong)).start(lambda _share: None)

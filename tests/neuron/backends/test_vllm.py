@@ -15,7 +15,7 @@ from helexa.protocol.messages.models import ModelConfig
 
 PATIENCE_S = 30.0
 # What `vllm serve` 0.33 does: the port opens late, /health needs no key, the others do.
-VLLM = '''#!{python}
+VLLM = """#!{python}
 import http.server, json, os, pathlib, sys
 args, here = sys.argv[1:], pathlib.Path(__file__).parent
 key = "Bearer " + os.environ["VLLM_API_KEY"]
@@ -45,11 +45,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             said = "This model's maximum context length is 2048 tokens."
             return self.reply(400, {{"object": "error", "message": said,
                                      "type": "BadRequestError", "code": 400}})
-        chunk = json.dumps({{"model": request["model"], "choices": [{{"delta": {{"content": "Hi"}}}}]}})
+        choices = [{{"delta": {{"content": "Hi"}}}}]
+        chunk = json.dumps({{"model": request["model"], "choices": choices}})
         self.reply(200, f"data: {{chunk}}\\n\\ndata: [DONE]\\n\\n".encode(), "text/event-stream")
 
 http.server.ThreadingHTTPServer((flag("--host"), int(flag("--port"))), Handler).serve_forever()
-'''
+"""
 
 Make = Callable[..., VllmBackend]
 

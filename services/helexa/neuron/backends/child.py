@@ -62,6 +62,15 @@ class Child:
         if self._was_stopped():
             self.exited.set()
             return
+        spawning = asyncio.create_task(self._spawn())
+        try:
+            await asyncio.shield(spawning)
+        except asyncio.CancelledError:
+            # Half made, it could be neither ended nor reaped.
+            await spawning
+            raise
+
+    async def _spawn(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-I",
