@@ -1,36 +1,49 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
-"""Running the command as users do."""
+"""Giving commands, in an empty directory and with no settings but those given."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-LIMIT_S = 60
+from helexa.cli.__main__ import main
+from helexa.process.settings import current_environment
 
-Helexa = Callable[..., subprocess.CompletedProcess[str]]
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(autouse=True)
+def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in current_environment():
+        if name.startswith(("HELEXA_", "NATS_", "HF_", "XDG_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
 
 
 @pytest.fixture
-def helexa(tmp_path: Path) -> Helexa:
-    """Run `helexa` with words, in an empty directory and with no settings but those given."""
+def helexa(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Done]:
+    """Give one command."""
 
-    def run(
-        *words: str, environment: Mapping[str, str] | None = None, stdin: str = ""
-    ) -> subprocess.CompletedProcess[str]:
-        known = {"PATH": os.defpath, "HOME": str(tmp_path), "LANG": "C.UTF-8"}
-        return subprocess.run(
-            [sys.executable, "-m", "helexa.cli", *words],
-            env=known | dict(environment or {}),
-            cwd=tmp_path,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
-            check=False,
-        )
+    def run(*words: str, environment: Mapping[str, str] | None = None) -> Done:
+        with monkeypatch.context() as patch:
+            for name, value in (environment or {}).items():
+                patch.setenv(name, value)
+            try:
+                code = main(words)
+            except SystemExit as ended:
+                code = int(ended.code or 0)
+        said = capsys.readouterr()
+        return Done(code, said.out, said.err)
 
     return run

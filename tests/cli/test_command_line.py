@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -19,7 +20,19 @@ from helexa.cli.parser import command_parser
 from helexa.cli.up import GRACE_S
 from helexa.cli.up import read_options as read_up
 
-Helexa = Callable[..., subprocess.CompletedProcess[str]]
+
+class Done(Protocol):
+    """How a command ended."""
+
+    @property
+    def returncode(self) -> int: ...
+    @property
+    def stdout(self) -> str: ...
+    @property
+    def stderr(self) -> str: ...
+
+
+Helexa = Callable[..., Done]
 HELP_WITHIN_S = 0.3
 CORTEX = (
     "helexa cortex --orchestrator-socket 0.0.0.0:8040 --gateway-socket 0.0.0.0:8080 "
@@ -31,13 +44,6 @@ NEURON = "helexa neuron --control-socket 0.0.0.0:9050 --api-socket 127.0.0.1:806
 def parse(line: str) -> argparse.Namespace:
     name, *words = shlex.split(line.removeprefix("helexa "))
     return command_parser(name).parse_args(words)
-
-
-@pytest.fixture(autouse=True)
-def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("NATS_URL", "HELEXA_CONFIG", "HELEXA_DATA_DIR", "HELEXA_NATS_URL"):
-        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.mark.accepts("CLI-1")
@@ -79,14 +85,11 @@ def test_help_imports_no_service_and_no_dependency() -> None:
 
 @pytest.mark.accepts("CLI-1", "CLI-2")
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_explains_itself_with_an_example(
-    name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as ended:
-        entry.main([name, "--help"])
+def test_every_command_explains_itself_with_an_example(helexa: Helexa, name: str) -> None:
+    done = helexa(name, "--help")
 
-    shown = " ".join(capsys.readouterr().out.split())
-    assert ended.value.code == 0
+    shown = " ".join(done.stdout.split())
+    assert done.returncode == 0
     assert COMMANDS[name].summary in shown
     assert " ".join(COMMANDS[name].example.split()) in shown
 

@@ -8,13 +8,15 @@ import pytest
 from helexa.cli.commands import COMMANDS
 from helexa.cli.panel import panel, ready_line
 from helexa.cli.parser import command_parser
-from helexa.cli.running import Counts, Roles, RunningSite, neuron_ids, plan_site
+from helexa.cli.running import Counts, Roles, RunningSite, Shared, neuron_ids, plan_site
 from helexa.process.settings import SocketAddress
 from helexa.process.supervisor import Child
 from helexa.site.layout import SiteFile
 
 KNOWN = RunningSite(name="s", pid=1, nats_urls=("nats://127.0.0.1:4222",))
-SHARED = {"data_dir": Path("/d"), "nats_url": ("nats://127.0.0.1:4222",), "log_level": "info"}
+SHARED = Shared(
+    {"data_dir": Path("/d"), "nats_url": ("nats://127.0.0.1:4222",), "log_level": "info"}
+)
 
 
 def address(port: int) -> SocketAddress:

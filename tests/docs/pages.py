@@ -2,8 +2,8 @@
 """Runs the code blocks of a page, in order, as a reader would.
 
 `sh` blocks are run by bash, `python` blocks by this Python; a command that serves (`helexa up`,
-`cortex`, `neuron`) runs until the page ends or starts another site. The known ports become free
-ones. Installing is not repeated: the commands are compared with what CI runs.
+`cortex`, `neuron`, `gateway`) runs until the page ends or starts another site. The known ports
+become free ones. Installing is not repeated: the commands are compared with what CI runs.
 """
 
 import asyncio
@@ -22,11 +22,23 @@ from helexa.process.settings import current_environment
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-PORTS = (8080, 8040, 8091, 9050, 8060)
-SERVES = re.compile(r"helexa (up|cortex|neuron)(?! (token|inspect))\b")
+PORTS = (8080, 8040, 8091, 9050, 8060, 4222, 8081)
+PLACES = {"/var/lib/helexa": "{home}/var", "site.example.org": "127.0.0.1"}
+"""Names that a page uses for the reader's own, and what they are here."""
+SERVES = re.compile(r"^(?:.*&& )?helexa (up|cortex|neuron|gateway)(?! token| inspect)\b", re.M)
+SHOWN = re.compile(r"(?:^    |`)(helexa [^`\n]+)", re.M)
+"""A command that a page names without running it."""
 INSTALLS = re.compile(r"python3 -m pip install -e '\.\[[a-z,]+\]'")
-READY = {"up": b"helexa ready", "cortex": b"helexa ready"}
+READY = {
+    "up": b"helexa ready",
+    "cortex": b'"event": "role_serves"',
+    "neuron": b'"event": "joined"',
+    "gateway": b'"event": "listening_to_site"',
+}
+"""What each kind of server prints when it can be used."""
+SITES = ("up", "cortex")
 BLOCK_WITHIN_S = 90.0
+STOP_WITHIN_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +59,55 @@ def blocks_of(page: Path) -> list[Block]:
     ]
 
 
+def shown_commands(page: Path) -> list[str]:
+    """Return the `helexa` commands that `page` only shows."""
+    return SHOWN.findall(BLOCK.sub("", page.read_text(encoding="utf-8")))
+
+
+@dataclass(slots=True)
+class Server:
+    """Something that a page starts and leaves running."""
+
+    process: asyncio.subprocess.Process
+    rest: asyncio.Task[None] | None = None
+
+    async def until(self, mark: bytes) -> str:
+        """Return what it printed up to the line with `mark`."""
+        assert self.process.stdout is not None
+        printed = b""
+        async for line in self.process.stdout:
+            printed += line
+            if mark in line:
+                # A pipe that nobody empties would block the server.
+                self.rest = asyncio.create_task(_drop(self.process.stdout))
+                return printed.decode(errors="replace")
+        raise AssertionError(f"it ended too early\n{printed.decode(errors='replace')}")
+
+    async def stop(self) -> None:
+        """Press Ctrl-C, and after a while make sure of it."""
+        if self.process.returncode is None:
+            os.killpg(self.process.pid, signal.SIGINT)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.process.wait(), STOP_WITHIN_S)
+        if self.process.returncode is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            await self.process.wait()
+        if self.rest is not None:
+            self.rest.cancel()
+
+
+async def _drop(stream: asyncio.StreamReader) -> None:
+    while await stream.read(1 << 16):
+        pass
+
+
 @dataclass(slots=True)
 class Reader:
     """Somebody who follows a page, in a home folder of their own."""
 
     home: Path
     hub: str
-    servers: list[asyncio.subprocess.Process] = field(default_factory=list)
+    servers: list[Server] = field(default_factory=list)
     ports: dict[int, int] = field(default_factory=lambda: {each: free_port() for each in PORTS})
 
     @property
@@ -71,7 +125,8 @@ class Reader:
         """Return `text` with this reader's ports and folders."""
         for known, free in self.ports.items():
             text = re.sub(rf"(?<=:){known}\b", str(free), text)
-        text = text.replace("/var/lib/helexa", str(self.home / "var"))
+        for known, ours in PLACES.items():
+            text = text.replace(known, ours.format(home=self.home))
         gateway, orchestrator, portal = (self.ports[each] for each in PORTS[:3])
         return re.sub(
             r"\bhelexa up\b",
@@ -88,38 +143,30 @@ class Reader:
         if re.search(r"\bpytest\b", text):
             return ""
         if serving := SERVES.search(text):
-            await self._serve(self.localised(text), serving[1])
-            return ""
+            return await self._serve(self.localised(text), serving[1])
         return await self._finish(["bash", "-euo", "pipefail", "-c", self.localised(text)])
 
     async def leave(self) -> None:
         """Stop what still serves."""
         for server in reversed(self.servers):
-            if server.returncode is None:
-                os.killpg(server.pid, signal.SIGINT)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(server.wait(), 15)
-            if server.returncode is None:
-                os.killpg(server.pid, signal.SIGKILL)
-                await server.wait()
+            await server.stop()
         self.servers.clear()
 
-    async def _serve(self, script: str, kind: str) -> None:
-        if kind != "neuron":
+    async def _serve(self, script: str, kind: str) -> str:
+        if kind in SITES:
             await self.leave()
         process = await asyncio.create_subprocess_exec(
-            *("bash", "-c", f"exec {script.partition('&&')[2] or script}"),
+            *("bash", "-c", f"exec {script.rpartition('&&')[2].strip()}"),
             cwd=self.home,
             env=self.environment,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
         )
-        self.servers.append(process)
-        mark = READY.get(kind, b'"event": "serving"')
+        server = Server(process)
+        self.servers.append(server)
         async with asyncio.timeout(BLOCK_WITHIN_S):
-            printed = await _until(process, mark)
-        assert mark in printed, printed.decode(errors="replace")
+            return await server.until(READY[kind])
 
     async def _finish(self, command: list[str]) -> str:
         process = await asyncio.create_subprocess_exec(
@@ -134,16 +181,6 @@ class Reader:
         text = printed.decode(errors="replace")
         assert process.returncode == 0, f"{command[-1]}\n--- printed\n{text}"
         return text
-
-
-async def _until(process: asyncio.subprocess.Process, mark: bytes) -> bytes:
-    assert process.stdout is not None
-    printed = b""
-    async for line in process.stdout:
-        printed += line
-        if mark in line:
-            break
-    return printed
 
 
 @contextlib.asynccontextmanager

@@ -2,8 +2,10 @@
 import asyncio
 
 import pytest
+from tests.conftest import Broker
 
 from helexa.protocol import subjects
+from helexa.protocol.errors import UnavailableError
 from helexa.protocol.messages.events import EventType
 from helexa.protocol.messages.models import ModelPolicy
 from helexa.provisioner.operations import Operations
@@ -129,3 +131,23 @@ async def test_every_replica_knows_the_decisions(site: Site) -> None:
     assert heard.neurons == ("n1",)
     assert heard.decided_by == "p1"
     assert heard.needs == "100 MiB (declared)"
+
+
+@pytest.mark.accepts("NR-15")
+async def test_after_a_restart_of_the_server_everything_goes_on(site: Site, broker: Broker) -> None:
+    leader = await site.replica("p1", neuron_timeout_s=60)
+    neuron = await site.neuron("n1")
+    await leader.put(model("m"))
+    await neuron.until(lambda: neuron.loaded == {"m"})
+    broker.stop()
+    broker.start()
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await leader.put(model("n"))
+            except UnavailableError:
+                continue
+            break
+    await neuron.until(lambda: neuron.loaded == {"m", "n"})
+    assert neuron.loads == {"m": 1, "n": 1}
+    assert (await site.ensure("m")).state == "loaded"

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from helexa.cli.embedded import EmbeddedServer, server_config
 from helexa.cli.flags import SHARED_FLAGS, add_settings_flags, settings_flags
 from helexa.cli.ports import require_free
-from helexa.cli.running import Roles, RunningSite, plan_site
+from helexa.cli.probe import ALIVE
+from helexa.cli.running import Roles, RunningSite, Shared, plan_site
 from helexa.cli.supervision import supervise
 from helexa.process.lifecycle import Life, run_process
 from helexa.process.logs import configure_logs
@@ -96,7 +97,9 @@ async def start(life: Life, options: CortexOptions) -> None:
     for flag, address in _sockets(options.roles):
         require_free(address, flag)
     settings, known = await _servers(life, options, data)
-    site = plan_site(options.roles, known, {name: getattr(settings, name) for name in SHARED_FLAGS})
+    # A role may wait for another that runs elsewhere, or not yet; here it is enough that it lives.
+    shared = Shared({name: getattr(settings, name) for name in SHARED_FLAGS}, awaited=ALIVE)
+    site = plan_site(options.roles, known, shared)
     site.file.save(data.site_file)
     if site.children:
         await supervise(life, site.children, on_line=pass_on, grace_s=settings.grace_s)

@@ -15,6 +15,7 @@ from helexa.neuron.gpu import GpuReader
 from helexa.process.settings import SocketAddress
 from helexa.protocol.errors import HelexaError
 from helexa.site.binary import find_server
+from helexa.site.errors import SiteError
 
 GIB = 1 << 30
 LITTLE_DISK_BYTES = 5 * GIB
@@ -31,12 +32,12 @@ class Finding:
     """What was found; where it is not fine, also what to do."""
 
 
-def nats_server() -> Finding:
-    """Look for a nats-server that is new enough."""
+def nats_server(explicit: Path | None = None) -> Finding:
+    """Look for a nats-server that is new enough, or whether `explicit` is one."""
     try:
-        found = find_server()
-    except HelexaError as error:
-        return Finding("nats-server", is_fine=False, text=error.message)
+        found = find_server(explicit)
+    except SiteError as error:
+        return Finding("nats-server", is_fine=False, text=str(error))
     version = ".".join(map(str, found.version))
     return Finding("nats-server", is_fine=True, text=f"{version} ({found.path})")
 
@@ -62,10 +63,11 @@ def llama_cpp() -> Finding:
     if done.returncode == 0:
         return Finding(name, is_fine=True, text="the embedded one can be loaded")
     said = (done.stderr.strip().splitlines() or ["the process was killed"])[-1]
-    return Finding(name, is_fine=False, text=f"{said}; {_remedy(said)}")
+    return Finding(name, is_fine=False, text=f"{said}; {remedy(said)}")
 
 
-def _remedy(said: str) -> str:
+def remedy(said: str) -> str:
+    """Return what to do about the last words of a process that could not load llama.cpp."""
     if "libgomp" in said:
         return "install the system package libgomp1"
     if "No module" in said:

@@ -6,27 +6,28 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
+READY, ALIVE = "/readyz", "/livez"
 FIRST_WAIT_S = 0.02
 LONGEST_WAIT_S = 0.25
 ANSWER_WITHIN_S = 2.0
 
 
-def until_ready(url: str) -> Callable[[], Awaitable[None]]:
-    """Return what waits until `/readyz` below `url` says yes."""
+def until_ready(url: str, path: str = READY) -> Callable[[], Awaitable[None]]:
+    """Return what waits until `path` below `url` says yes."""
 
     async def wait() -> None:
         wait_s = FIRST_WAIT_S
-        while not await is_ready(url):
+        while not await is_ready(url, path):
             await asyncio.sleep(wait_s)
             wait_s = min(wait_s * 1.5, LONGEST_WAIT_S)
 
     return wait
 
 
-async def is_ready(url: str) -> bool:
-    """Whether the process at `url` says that it is ready."""
+async def is_ready(url: str, path: str = READY) -> bool:
+    """Whether the process at `url` says so at `path`."""
     parts = urlsplit(url)
-    asked = f"GET /readyz HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n"
+    asked = f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n"
     try:
         async with asyncio.timeout(ANSWER_WITHIN_S):
             reader, writer = await asyncio.open_connection(parts.hostname, parts.port)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from helexa.cli.flags import flag_words
 from helexa.cli.ports import free_address, local_url
-from helexa.cli.probe import until_ready
+from helexa.cli.probe import READY, until_ready
 from helexa.process.settings import SocketAddress
 from helexa.process.supervisor import Child
 from helexa.site.layout import SiteFile
@@ -50,6 +50,32 @@ class Roles:
 
 
 @dataclass(frozen=True, slots=True)
+class Shared:
+    """What all processes of a site have in common."""
+
+    settings: Mapping[str, object]
+    """Settings that each of them gets."""
+    awaited: str = READY
+    """The path that answers 200 where a process counts as started."""
+
+    def child(
+        self, service: str, number: int, stage: int, probe: SocketAddress, **flags: object
+    ) -> Child:
+        """Return a process of `service` that is asked at `probe` whether it has started.
+
+        The first one is named after the service, others have a number too.
+        """
+        words = flag_words({**flags, **self.settings})
+        return Child(
+            name=service if number == 1 else f"{service}-{number}",
+            # -P: a folder called helexa where the command is given must not replace the package.
+            argv=(sys.executable, "-P", "-m", "helexa.cli", service, *words),
+            ready=until_ready(local_url(probe), self.awaited),
+            stage=stage,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
     """The processes of a site and how they are reached."""
 
@@ -57,13 +83,13 @@ class Site:
     file: RunningSite
 
 
-def plan_site(roles: Roles, file: RunningSite, shared: Mapping[str, object]) -> Site:
+def plan_site(roles: Roles, file: RunningSite, shared: Shared) -> Site:
     """Return the processes for `roles`, with free ports where a second one needs its own.
 
     Args:
         roles: What shall run.
         file: What is known already: the name, our process id, the servers.
-        shared: Settings that each process gets.
+        shared: What each process gets.
     """
     children: list[Child] = []
     addresses: dict[str, object] = {}
@@ -77,37 +103,16 @@ def plan_site(roles: Roles, file: RunningSite, shared: Mapping[str, object]) -> 
     if roles.gateway is not None:
         sockets = _replicas(roles.gateway, roles.counts.gateways)
         children += [
-            service_child("gateway", number, {"socket": socket, **shared}, INGRESS, probe=socket)
-            for number, socket in enumerate(sockets, start=1)
+            shared.child("gateway", number, INGRESS, each, socket=each)
+            for number, each in enumerate(sockets, start=1)
         ]
         addresses["gateway_urls"] = tuple(map(local_url, sockets))
         addresses["gateway_url"] = local_url(sockets[0])
     if roles.portals:
-        flags = {"socket": roles.portals, **shared}
-        children.append(service_child("portal", 1, flags, INGRESS, probe=roles.portals[0]))
-        addresses["portal_url"] = local_url(roles.portals[0])
+        first = roles.portals[0]
+        children.append(shared.child("portal", 1, INGRESS, first, socket=roles.portals))
+        addresses["portal_url"] = local_url(first)
     return Site(tuple(children), file.model_copy(update=addresses))
-
-
-def service_child(
-    service: str,
-    number: int,
-    flags: Mapping[str, object],
-    stage: int,
-    *,
-    probe: SocketAddress | None = None,
-) -> Child:
-    """Return a process of `service`; the first one is named after it, others have a number too.
-
-    It counts as ready when `probe` says so, or at once without one.
-    """
-    return Child(
-        name=service if number == 1 else f"{service}-{number}",
-        # -P: a folder called helexa where the command is given must not replace the package.
-        argv=(sys.executable, "-P", "-m", "helexa.cli", service, *flag_words(dict(flags))),
-        ready=until_ready(local_url(probe)) if probe is not None else None,
-        stage=stage,
-    )
 
 
 def neuron_ids(file: Path, host: str, count: int) -> tuple[str, ...]:
@@ -133,39 +138,31 @@ class _NeuronSockets:
     api: SocketAddress
 
 
-def _orchestrators(
-    address: SocketAddress, counts: Counts, shared: Mapping[str, object]
-) -> list[Child]:
+def _orchestrators(address: SocketAddress, counts: Counts, shared: Shared) -> list[Child]:
     sockets = _replicas(address, counts.provisioners)
     controls = [free_address() for _ in range(counts.schedulers)]
     return [
         *(
-            service_child(
-                "provisioner", number, {"socket": socket, **shared}, ORCHESTRATION, probe=socket
-            )
-            for number, socket in enumerate(sockets, start=1)
+            shared.child("provisioner", number, ORCHESTRATION, each, socket=each)
+            for number, each in enumerate(sockets, start=1)
         ),
         *(
-            service_child(
-                "scheduler",
-                number,
-                {"control_socket": control, **shared},
-                ORCHESTRATION,
-                probe=control,
-            )
-            for number, control in enumerate(controls, start=1)
+            shared.child("scheduler", number, ORCHESTRATION, each, control_socket=each)
+            for number, each in enumerate(controls, start=1)
         ),
     ]
 
 
-def _neuron(number: int, sockets: _NeuronSockets, shared: Mapping[str, object]) -> Child:
-    flags = {
-        "node_id": sockets.name,
-        "control_socket": sockets.control,
-        "api_socket": sockets.api,
-        **shared,
-    }
-    return service_child("neuron", number, flags, INFERENCE, probe=sockets.control)
+def _neuron(number: int, sockets: _NeuronSockets, shared: Shared) -> Child:
+    return shared.child(
+        "neuron",
+        number,
+        INFERENCE,
+        sockets.control,
+        node_id=sockets.name,
+        control_socket=sockets.control,
+        api_socket=sockets.api,
+    )
 
 
 def _replicas(first: SocketAddress, count: int) -> list[SocketAddress]:

@@ -62,8 +62,8 @@ def _payload(found_bytes: int) -> Finding:
 async def _jetstream(bus: Bus) -> _Answer | None:
     answers: asyncio.Queue[bytes] = asyncio.Queue()
     try:
-        async with asyncio.timeout(CONNECT_WITHIN_S + ANSWER_WITHIN_S):
-            await bus.wait_connected()
+        await asyncio.wait_for(bus.wait_connected(), CONNECT_WITHIN_S)
+        async with asyncio.timeout(ANSWER_WITHIN_S):
             inbox = f"{bus.connection.inbox_prefix}.{random_id()}"
             await bus.subscribe_raw(inbox, lambda _, data: answers.put_nowait(data))
             await bus.client.publish(subjects.SERVER_PING_JETSTREAM, b"{}", reply=inbox)

@@ -14,7 +14,7 @@ from helexa.cli.firstmodel import wait_for_model
 from helexa.cli.flags import SHARED_FLAGS, add_settings_flags, settings_flags, whole_number
 from helexa.cli.panel import panel, ready_line
 from helexa.cli.ports import require_free
-from helexa.cli.running import Counts, Roles, RunningSite, Site, neuron_ids, plan_site
+from helexa.cli.running import Counts, Roles, RunningSite, Shared, Site, neuron_ids, plan_site
 from helexa.cli.supervision import supervise
 from helexa.gateway.settings import GatewaySettings
 from helexa.portal.settings import PortalSettings
@@ -127,6 +127,7 @@ async def start(life: Life, options: UpOptions) -> None:
     text = panel(site.file, model=model, key_file=key_file, took_s=took_s, data=data.path)
     sys.stdout.write(f"\n{text}\n{ready_line(site.file, model=model, took_s=took_s)}\n")
     sys.stdout.flush()
+    life.resources.callback(_tell, "Stopping")
 
 
 async def _start_processes(life: Life, options: UpOptions, data: DataDir) -> Site:
@@ -149,7 +150,8 @@ async def _start_processes(life: Life, options: UpOptions, data: DataDir) -> Sit
     settings = options.settings.model_copy(
         update={"data_dir": data.path, "nats_url": (server.url,)}
     )
-    site = plan_site(roles, known, {name: getattr(settings, name) for name in SHARED_FLAGS})
+    shared = Shared({name: getattr(settings, name) for name in SHARED_FLAGS})
+    site = plan_site(roles, known, shared)
     site.file.save(data.site_file)
     logs = ChildLogs(data.logs, verbose=options.verbose)
     life.resources.callback(logs.close)

@@ -3,6 +3,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Coroutine
@@ -168,25 +169,33 @@ class Dispatcher:
             hints=order.hints,
             exclude_neurons=tuple(sorted(course.failed)),
         )
-        decision: RoutingDecision | None = None
         try:
-            async for attempt in AsyncRetrying(
-                stop=stop_after_attempt(SCHEDULER_ATTEMPTS),
-                wait=wait_random_exponential(multiplier=0.1, max=1.0),
-                retry=retry_if_exception(_may_come_back),
-                reraise=True,
-            ):
-                with attempt:
-                    decision = await self._bus.request(
-                        subjects.SCHEDULE, asked, deadline_s=SCHEDULE_DEADLINE_S
-                    )
+            decision = await self._ask_scheduler(asked)
         except errors.NoRespondersError as error:
             raise errors.NoRespondersError("No scheduler is running.", retry_after_s=2) from error
         except errors.DeadlineExceededError as error:
             raise errors.UnavailableError("The scheduler does not answer.") from error
-        if decision is None or decision.mode == "sharded":
+        if decision.mode == "sharded":
             raise errors.UnsupportedError("Models split over several hosts are not supported yet.")
         return decision
+
+    async def _ask_scheduler(self, asked: ScheduleRequest) -> RoutingDecision:
+        ask = functools.partial(
+            self._bus.request, subjects.SCHEDULE, asked, deadline_s=SCHEDULE_DEADLINE_S
+        )
+        try:
+            return await ask()
+        except errors.UnavailableError as error:
+            if not _may_come_back(error):
+                raise
+        # Made only when it is needed: retrying machinery costs as much as the request itself.
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(SCHEDULER_ATTEMPTS - 1),
+            wait=wait_random_exponential(multiplier=0.1, max=1.0),
+            retry=retry_if_exception(_may_come_back),
+            reraise=True,
+        )
+        return await retrying(ask)
 
     async def _execute(
         self, work: Work, answer: Answer, course: Course, target: Target, *, anew: bool

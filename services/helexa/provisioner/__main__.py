@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """Starts a provisioner."""
 
+import logging
 import sys
 
 from helexa.bus.client import Bus
@@ -22,6 +23,8 @@ from helexa.provisioner.service import Options, Provisioner
 from helexa.provisioner.settings import ProvisionerSettings
 from helexa.site.connect import site_connection
 
+_log = logging.getLogger(__name__)
+
 
 async def start(life: Life, settings: ProvisionerSettings) -> None:
     """Run a provisioner until the end of `life`."""
@@ -35,7 +38,8 @@ async def start(life: Life, settings: ProvisionerSettings) -> None:
     readiness.require("bus", lambda: bus.is_connected)
     readiness.require("state", lambda: provisioner.state.is_fresh)
     app = make_app(provisioner, api_key(settings), status_routes(readiness, metrics))
-    await life.resources.enter_async_context(serve_http(app, settings.address))
+    listening = await life.resources.enter_async_context(serve_http(app, settings.address))
+    _log.info("serving", extra={"url": listening.url})
     await ensure_resources(bus, Role.PROVISIONER, Durability(replicas=settings.replicas))
     provisioner.enrolment = await open_enrolment(life.resources, settings, provisioner)
     service = Service(bus, Role.PROVISIONER, instance=instance, version=software_version())

@@ -2,6 +2,7 @@
 """Lets new neurons in: checks who they are, tells the site's servers, and only then says yes."""
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
@@ -32,6 +33,8 @@ _log = logging.getLogger(__name__)
 
 WINDOW_S = 0.05
 """Neurons that ask within this time share one reload of the servers."""
+SOON_S = 0.5
+RETRY_S = 10.0
 TOKEN_S = 3600.0
 LONGEST_TOKEN_S = 30 * 86_400.0
 
@@ -132,21 +135,26 @@ class Enrolment:
         await self._change(lambda users: users.remove_neuron(neuron_id))
         await self._identities.release(neuron_id)
 
-    async def expire_tokens(self) -> None:
-        """Take out the join tokens whose time is over."""
-        users = await asyncio.to_thread(EnrolledUsers.load, self._file)
-        now_s = time.time()
-        if users.expire_tokens(now_s) is not users:
-            await self._change(lambda users: users.expire_tokens(now_s))
-
     async def run(self) -> None:
-        """Carry out changes, those of one window together, until cancelled."""
+        """Carry out changes, those of one window together, and end tokens, until cancelled."""
         while True:
-            await self._asked.wait()
-            await asyncio.sleep(WINDOW_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(await self._next_expiry_s()):
+                    await self._asked.wait()
+                    await asyncio.sleep(WINDOW_S)
             self._asked.clear()
             line, self._line = self._line, []
             await self._apply(line)
+
+    async def _next_expiry_s(self) -> float | None:
+        try:
+            users = await asyncio.to_thread(EnrolledUsers.load, self._file)
+        except SiteError as error:
+            _log.error("enrolment_failed", extra={"error": str(error)})
+            return RETRY_S
+        if not users.tokens:
+            return None
+        return max(SOON_S, min(users.tokens.values()) - time.time())
 
     async def _change(self, change: Change) -> None:
         waiting = _Waiting(change, asyncio.get_running_loop().create_future())
@@ -174,7 +182,7 @@ class Enrolment:
     async def _save_and_reload(self, line: Sequence[_Waiting]) -> list[_Waiting]:
         async with _locked(self._file):
             before = await asyncio.to_thread(EnrolledUsers.load, self._file)
-            after, accepted = before, []
+            after, accepted = before.expire_tokens(time.time()), []
             for waiting in line:
                 try:
                     after = waiting.change(after)

@@ -39,7 +39,7 @@ QUEUE = "provisioner"
 LEASE = "provisioner"
 TELL_LEADER_S = 0.5
 """A replica that does not lead passes demand for a model on at most this often."""
-CHORES_S = 30.0
+RETRY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class Provisioner:
             "registrations": self.state.registry.mirror.run(),
             "announcer": self.announcer.run(),
             "reconciler": self.reconciler.run(),
-            "chores": self._do_chores(),
+            "beginning": self._begin(),
         }
         if self.enrolment is not None:
             found["enrolment"] = self.enrolment.run()
@@ -204,22 +204,15 @@ class Provisioner:
             if decision.decided_by != self.instance:
                 self.decisions.add(decision)
 
-    async def _do_chores(self) -> None:
-        """Do what only one replica should do, from time to time."""
-        begun = False
-        while True:
-            await self.lease.wait_held()
-            await self.wait_fresh()
+    async def _begin(self) -> None:
+        """Fill an empty catalogue, and look whether it is sound, once this replica leads."""
+        await self.lease.wait_held()
+        await self.wait_fresh()
+        while self.options.seed_default_model:
             try:
-                if not begun:
-                    if self.options.seed_default_model:
-                        await seed_catalogue(self.state.catalogue, self.state.placements)
-                    self.state.catalogue.report_conflicts()
-                    begun = True
-                if self.enrolment is not None:
-                    await self.enrolment.expire_tokens()
+                await seed_catalogue(self.state.catalogue, self.state.placements)
+                break
             except HelexaError as error:
-                _log.warning("chore_failed", extra={"error": error.message})
-                await asyncio.sleep(1.0)
-            else:
-                await asyncio.sleep(CHORES_S)
+                _log.warning("seeding_failed", extra={"error": error.message})
+                await asyncio.sleep(RETRY_S)
+        self.state.catalogue.report_conflicts()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """Starts a scheduler."""
 
+import logging
 import sys
 
 from starlette.applications import Starlette
@@ -21,6 +22,8 @@ from helexa.scheduler.service import Limits, Scheduler, read_catalogue
 from helexa.scheduler.settings import SchedulerSettings
 from helexa.site.connect import site_connection
 
+_log = logging.getLogger(__name__)
+
 
 async def start(life: Life, settings: SchedulerSettings) -> None:
     """Run a scheduler until the end of `life`."""
@@ -36,7 +39,8 @@ async def start(life: Life, settings: SchedulerSettings) -> None:
     if settings.control_socket is not None:
         address = SocketAddress.parse(settings.control_socket)
         app = Starlette(routes=status_routes(readiness, metrics))
-        await life.resources.enter_async_context(serve_http(app, address))
+        listening = await life.resources.enter_async_context(serve_http(app, address))
+        _log.info("serving", extra={"url": listening.url})
     life.run("catalogue", catalogue.run())
     await bus.wait_connected()
     service = Service(bus, Role.SCHEDULER, instance=instance, version=software_version())

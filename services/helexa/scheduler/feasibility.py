@@ -102,9 +102,11 @@ def context_of(config: ModelConfig, model: ModelStatus) -> int | None:
 
 def price_of(config: ModelConfig, candidate: Candidate) -> Price:
     """Return what a replica asks: its own price, else the host's, else the catalogue's."""
-    own = candidate.model.price if candidate.model else Price()
-    known = (own, candidate.status.price, config.price)
-    return next((each for each in known if each.output_per_million_tokens is not None), own)
+    own = candidate.model.price if candidate.model else candidate.status.price
+    for known in (own, candidate.status.price, config.price):
+        if known.output_per_million_tokens is not None:
+            return known
+    return own
 
 
 def refusal(
@@ -179,20 +181,17 @@ def _unwanted(workload: Workload, candidate: Candidate) -> Finding | None:
 
 
 def _hindrance(workload: Workload, candidate: Candidate, model: ModelStatus) -> Finding | None:
-    checks = (
-        (candidate.neuron_id in workload.request.exclude_neurons, "tried already"),
-        (candidate.status.draining, "draining"),
-        (not model.servable, "loaded, but not servable"),
-        (
-            _is_full(candidate.model_slots_busy, model.slots_total),
-            f"all {model.slots_total} slots of the model busy",
-        ),
-        (
-            _is_full(candidate.slots_busy, candidate.status.slots_total),
-            f"all {candidate.status.slots_total} slots of the host busy",
-        ),
-    )
-    reason = next((text for holds, text in checks if holds), None)
+    reason = None
+    if candidate.neuron_id in workload.request.exclude_neurons:
+        reason = "tried already"
+    elif candidate.status.draining:
+        reason = "draining"
+    elif not model.servable:
+        reason = "loaded, but not servable"
+    elif _is_full(candidate.model_slots_busy, model.slots_total):
+        reason = f"all {model.slots_total} slots of the model busy"
+    elif _is_full(candidate.slots_busy, candidate.status.slots_total):
+        reason = f"all {candidate.status.slots_total} slots of the host busy"
     return (Obstacle.BUSY, reason) if reason else None
 
 

@@ -28,6 +28,7 @@ class Candidate:
 class _Neuron:
     status: NeuronStatus
     seen_at: float
+    models: dict[str, ModelStatus]
     decided: int = 0
     decided_for: dict[str, int] = field(default_factory=dict)
 
@@ -57,7 +58,8 @@ class Fleet:
             return
         if known is not None and known.status.instance != status.instance:
             self._history.forget(status.neuron_id)
-        self._neurons[status.neuron_id] = _Neuron(status, now)
+        models = {str(each.model): each for each in status.models}
+        self._neurons[status.neuron_id] = _Neuron(status, now, models)
 
     def decided(self, neuron_id: str, model: str) -> None:
         """Count a request that was just sent to a neuron, until its next report shows it."""
@@ -86,7 +88,7 @@ class Fleet:
 
     def _candidate(self, neuron: _Neuron, model: str, now: float) -> Candidate:
         status = neuron.status
-        held = next((each for each in status.models if each.model == model), None)
+        held = neuron.models.get(model)
         return Candidate(
             neuron_id=status.neuron_id,
             age_s=now - neuron.seen_at,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
+from helexa.protocol.messages.models import Price
 from helexa.protocol.messages.routing import Target
 from helexa.scheduler.feasibility import Workload, price_of
 from helexa.scheduler.fleet import Candidate
@@ -27,6 +28,10 @@ NEAR = 0.1
 """Scores that differ by less are equal: of these, two are drawn and the better one goes first."""
 
 
+MOST_TARGETS = 8
+"""A gateway that was refused by so many asks again."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Scale:
     """What the candidates of one decision are measured against."""
@@ -37,28 +42,38 @@ class _Scale:
     affine: str | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scored:
+    candidate: Candidate
+    price: Price
+    terms: dict[str, float]
+    score: float
+
+
 def rank(workload: Workload, feasible: Sequence[Candidate], random: Random) -> list[Target]:
-    """Return `feasible` as targets, best first, each with the reasons for its score."""
-    scale = _scale(workload, feasible)
-    targets = sorted(
-        (_target(workload, candidate, scale) for candidate in feasible),
-        key=lambda target: (target.score, target.neuron_id),
-    )
-    near = [target for target in targets if target.score - targets[0].score < NEAR]
+    """Return the best of `feasible` as targets, best first, each with the reasons for its score."""
+    prices = [price_of(workload.config, candidate) for candidate in feasible]
+    scale = _scale(workload, feasible, prices)
+    scored = [
+        _score(workload, candidate, price, scale)
+        for candidate, price in zip(feasible, prices, strict=True)
+    ]
+    scored.sort(key=lambda each: (each.score, each.candidate.neuron_id))
+    near = [each for each in scored if each.score - scored[0].score < NEAR]
     if len(near) > 1:
         # Replicas of the scheduler that all took the best one would send it everything at once.
         drawn = random.sample(near, 2)
-        first = min(drawn, key=lambda target: round(target.score, 2))
-        targets.remove(first)
-        targets.insert(0, first)
-    return targets
+        first = min(drawn, key=lambda each: round(each.score, 2))
+        scored.remove(first)
+        scored.insert(0, first)
+    return [_target(each) for each in scored[:MOST_TARGETS]]
 
 
-def _scale(workload: Workload, feasible: Sequence[Candidate]) -> _Scale:
+def _scale(workload: Workload, feasible: Sequence[Candidate], prices: Sequence[Price]) -> _Scale:
     seconds = [each.experience.first_token_s for each in feasible]
-    prices = [price_of(workload.config, each).output_per_million_tokens for each in feasible]
     known_s = [each for each in seconds if each is not None]
-    known_prices = [each for each in prices if each is not None]
+    asked = [each.output_per_million_tokens for each in prices]
+    known_prices = [each for each in asked if each is not None]
     return _Scale(
         fastest_s=min(known_s, default=None),
         cheapest=min(known_prices, default=None),
@@ -67,29 +82,35 @@ def _scale(workload: Workload, feasible: Sequence[Candidate]) -> _Scale:
     )
 
 
-def _target(workload: Workload, candidate: Candidate, scale: _Scale) -> Target:
-    price = price_of(workload.config, candidate)
-    terms: dict[str, float] = {
+def _score(workload: Workload, candidate: Candidate, price: Price, scale: _Scale) -> _Scored:
+    preferred = candidate.neuron_id in workload.request.hints.prefer_neurons
+    terms = {
         "load": LOAD_WEIGHT * _load(candidate),
         "latency": _latency(candidate, scale),
         "errors": ERROR_WEIGHT * candidate.experience.error_rate,
         "price": _price(price.output_per_million_tokens, scale),
-        "hint": PREFERRED if candidate.neuron_id in workload.request.hints.prefer_neurons else 0.0,
+        "hint": PREFERRED if preferred else 0.0,
         "affinity": AFFINE if candidate.neuron_id == scale.affine else 0.0,
     }
-    facts: dict[str, float | str] = {
+    return _Scored(candidate, price, terms, sum(terms.values()))
+
+
+def _target(scored: _Scored) -> Target:
+    candidate = scored.candidate
+    reasons: dict[str, float | str] = {
+        **{name: round(value, 6) for name, value in scored.terms.items()},
         "slots_busy": candidate.slots_busy,
         "slots_total": candidate.status.slots_total,
         "error_rate": round(candidate.experience.error_rate, 4),
         "report_age_s": round(candidate.age_s, 3),
     }
     if candidate.experience.first_token_s is not None:
-        facts["first_token_s"] = round(candidate.experience.first_token_s, 4)
+        reasons["first_token_s"] = round(candidate.experience.first_token_s, 4)
     return Target(
         neuron_id=candidate.neuron_id,
-        score=round(sum(terms.values()), 6),
-        reasons={**{name: round(value, 6) for name, value in terms.items()}, **facts},
-        price=price,
+        score=round(scored.score, 6),
+        reasons=reasons,
+        price=scored.price,
     )
 
 

@@ -44,6 +44,8 @@ from helexa.scheduler.scoring import rank
 _log = logging.getLogger(__name__)
 
 QUEUE = "scheduler"
+MOST_REJECTED = 32
+"""Neurons that an answer names as passed over; a large site has many that lack a model."""
 WAIT_FOR_OTHERS_S = 0.25
 """How long a replica that did not take a decision leaves the answer to the one that did."""
 
@@ -208,7 +210,7 @@ class Scheduler:
             model=workload.config.model,
             targets=tuple(targets),
             mode=workload.request.hints.mode,
-            rejected=tuple(verdict.to_rejected() for verdict in verdicts),
+            rejected=tuple(verdict.to_rejected() for verdict in verdicts[:MOST_REJECTED]),
             scheduler=self._instance,
         )
 

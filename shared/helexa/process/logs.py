@@ -24,7 +24,8 @@ class JsonFormatter(logging.Formatter):
     def __init__(self, service: str, instance: str) -> None:
         """Name the process that every line comes from."""
         super().__init__()
-        self._origin = {"service": service, "instance": instance}
+        self.service = service
+        self.instance = instance
 
     @override
     def format(self, record: logging.LogRecord) -> str:
@@ -32,7 +33,8 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
-            **self._origin,
+            "service": self.service,
+            "instance": self.instance,
         }
         if request := REQUEST_ID.get():
             line["request_id"] = request
@@ -49,5 +51,12 @@ def configure_logs(service: str, instance: str, level: str = "info") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for chatty in ("httpx", "httpcore", "uvicorn.access", "asyncio"):
+    for chatty in ("httpx", "httpcore", "uvicorn.error", "uvicorn.access", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def name_instance(instance: str) -> None:
+    """Put the name that this process goes by elsewhere, in metrics and on the bus, into its logs."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, JsonFormatter):
+            handler.formatter.instance = instance
