@@ -10,8 +10,12 @@ from pathlib import Path
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from tests.docs.commands_page import commands_page
+from tests.docs.metrics_page import metrics_page
+from tests.docs.settings_page import settings_page
 
 import helexa.protocol.messages
+from helexa.gateway.envelope import envelope
 from helexa.protocol import resources, subjects
 from helexa.protocol.errors import ERRORS_BY_CODE, HelexaError
 from helexa.protocol.messages.base import PROTOCOL_VERSION, Message
@@ -120,14 +124,19 @@ def errors_page() -> str:
         "",
         NOTE.strip(),
         "",
-        "| code | class | meaning | retryable |",
-        "|---|---|---|---|",
+        "The gateway sends them in OpenAI's envelope, with the HTTP status and type shown here; `unauthorized`",
+        "is `invalid_api_key` there, `malformed` is `bad_request`. [More](http-api.md#errors).",
+        "",
+        "| code | class | meaning | retryable | status | type |",
+        "|---|---|---|---|---|---|",
     ]
     for code in sorted(ERRORS_BY_CODE):
         kind: type[HelexaError] = ERRORS_BY_CODE[code]
         meaning = (kind.__doc__ or "").partition("\n")[0]
+        sent = envelope(kind())
         lines.append(
-            f"| `{code}` | `{kind.__name__}` | {meaning} | {'yes' if kind.retryable else 'no'} |"
+            f"| `{code}` | `{kind.__name__}` | {meaning} | {'yes' if kind.retryable else 'no'} "
+            f"| {sent.status} | `{json.loads(sent.body)['error']['type']}` |"
         )
     return "\n".join(lines) + "\n"
 
@@ -183,6 +192,9 @@ PAGES: dict[str, Callable[[], str]] = {
     "errors.md": errors_page,
     "messages.md": messages_page,
     "messages.schema.json": schema_file,
+    "settings.md": lambda: settings_page(NOTE.strip()),
+    "commands.md": lambda: commands_page(NOTE.strip()),
+    "metrics.md": lambda: metrics_page(NOTE.strip(), _field),
 }
 
 

@@ -216,8 +216,13 @@ async def test_one_id_goes_through_all_of_it(
     http: httpx.AsyncClient, site: Site, neuron: Neuron
 ) -> None:
     answer = await http.post(
-        "/v1/chat/completions", json=BODY, headers={"x-client-request-id": "mine-1"}
+        "/v1/chat/completions",
+        json=BODY,
+        headers={"x-client-request-id": "mine-1", "x-helexa-show-route": "true"},
     )
+    assert answer.headers["x-helexa-neuron"] == neuron.name
+    assert answer.headers["x-helexa-decision"] == "decision-1"
+    assert "x-helexa-neuron" not in (await http.post("/v1/chat/completions", json=BODY)).headers
     name = answer.headers["x-request-id"]
     assert answer.headers["x-client-request-id"] == "mine-1"
     assert site.scheduler.asked[0].request_id == name

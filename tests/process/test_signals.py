@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from helexa.process.signals import SAME_SIGNAL_S
+
 LIMIT_S = 20
 
 LIVES = """
@@ -95,6 +97,10 @@ def test_a_second_signal_kills() -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "leaving\n"
 
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        # What follows at once is taken for the first signal.
+        process.wait(2 * SAME_SIGNAL_S)
     process.send_signal(signal.SIGTERM)
 
     process.communicate(timeout=LIMIT_S)

@@ -10,7 +10,7 @@ from helexa.gateway.gateway import Gateway
 from helexa.gateway.settings import GatewaySettings
 from helexa.process.http import Listening, serve_http
 from helexa.process.lifecycle import EXIT_USAGE, Life, run_process
-from helexa.process.logs import configure_logs
+from helexa.process.logs import configure_logs, name_instance
 from helexa.process.metrics import Metrics
 from helexa.process.settings import SettingsError, SocketAddress, load_settings
 from helexa.protocol.naming import instance_id
@@ -26,6 +26,7 @@ HTTP_GRACE_S = 1.0
 async def start(life: Life, settings: GatewaySettings) -> Listening:
     """Start a gateway and return where it listens, once it can serve. It ends with `life`."""
     me = instance_id()
+    name_instance(me)
     authority = settings_authority(settings)
     bus = Bus(site_connection(settings, Role.GATEWAY, instance=me))
     await life.resources.enter_async_context(bus)

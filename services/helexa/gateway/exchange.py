@@ -41,6 +41,7 @@ class Desk:
     limits: Limits
     max_attempts: int
     client_buffer_bytes: int
+    show_route: bool
 
 
 class Exchange:
@@ -201,12 +202,18 @@ class Exchange:
         return WholeSink(self._incoming, self._headers, empty)
 
     def _headers(self) -> Headers:
-        return [
+        headers = [
             (b"x-helexa-model", self._work.model.encode("ascii", "backslashreplace")),
             (b"x-helexa-workload", self._work.order.workload.encode()),
             (b"x-helexa-attempts", str(len(self.answer.fold.assignments)).encode()),
             (b"x-helexa-queue-ms", str(round(self._course.queue_s * 1000)).encode()),
         ]
+        if self._desk.show_route and self._incoming.is_asked(b"x-helexa-show-route"):
+            headers += [
+                (b"x-helexa-neuron", self._course.neuron_id.encode("ascii", "backslashreplace")),
+                (b"x-helexa-decision", self._course.decision_id.encode()),
+            ]
+        return headers
 
     def _tell(self) -> None:
         """Complete the report, and tell the schedulers how it went."""

@@ -83,6 +83,7 @@ class Gateway:
             ),
             max_attempts=settings.max_attempts,
             client_buffer_bytes=settings.client_buffer_bytes,
+            show_route=settings.show_route,
         )
         self.routes = Routes(settings, desk, self._catalogue, self._peers, self.readiness, metrics)
         self._pulse = Pulse(bus, me, outcomes, lambda: len(self.routes.running))

@@ -94,6 +94,10 @@ class Incoming:
         """Return a header's text, empty if it is absent."""
         return self.headers.get(name, b"").decode("latin-1").strip()
 
+    def is_asked(self, name: bytes) -> bool:
+        """Whether a header says yes."""
+        return self.header(name).lower() in ("true", "1", "yes")
+
     def query(self, name: str) -> str | None:
         """Return the last value of a query parameter."""
         values = parse_qs(self.scope["query_string"].decode("latin-1")).get(name)

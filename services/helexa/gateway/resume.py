@@ -210,7 +210,7 @@ class Resumption:
         """Stop the neuron if nobody else looks after the answer."""
         fold, me = self.answer.fold, self._desk.inbox.me
         current = fold.current
-        stays = bool(self._incoming.header(b"x-helexa-resumable"))
+        stays = self._incoming.is_asked(b"x-helexa-resumable")
         if fold.owner != me or fold.ended or current is None or stays:
             return
         asked = CancelRequest(request_id=self.answer.request_id, owner=me, attempt=current.attempt)

@@ -169,7 +169,7 @@ class Routes:
             caller=caller,
             model=model,
             body=order.body(model),
-            resumable=incoming.header(b"x-helexa-resumable").lower() in ("true", "1", "yes"),
+            resumable=incoming.is_asked(b"x-helexa-resumable"),
         )
 
     async def _list_models(self, incoming: Incoming) -> None:

@@ -11,7 +11,7 @@ from helexa.neuron.node import Node
 from helexa.neuron.runtimes import runnable_kinds
 from helexa.neuron.settings import NeuronSettings
 from helexa.process.lifecycle import EXIT_FAILED, EXIT_USAGE, Life, run_process
-from helexa.process.logs import configure_logs
+from helexa.process.logs import configure_logs, name_instance
 from helexa.process.metrics import Metrics
 from helexa.process.settings import SettingsError, load_settings
 from helexa.protocol.naming import instance_id
@@ -26,11 +26,13 @@ async def start(life: Life, settings: NeuronSettings) -> None:
     life.resources.enter_context(hold_identity(node_id, data))
     seed = settings.nats_seed.get_secret_value() if settings.nats_seed else None
     join, token_urls = read_join_token(settings, data)
+    instance = instance_id()
+    name_instance(instance)
     node = Node(
         settings,
         Applicant(node_id, load_identity(node_id, data, seed), join),
         data,
-        Metrics(Role.NEURON, instance_id()),
+        Metrics(Role.NEURON, instance),
         kinds=runnable_kinds(settings.backend_kinds),
     )
     await serve_endpoints(life, node, settings, data)

@@ -100,6 +100,7 @@ def neuron_connection(site: Site, neuron_id: str, identity: Identity, instance: 
         name=f"helexa-{Role.NEURON}-{instance}",
         seed=identity.seed,
         inbox_prefix=inbox_prefix(Role.NEURON, encode_token(neuron_id)),
+        may_be_refused=True,
     )
 
 

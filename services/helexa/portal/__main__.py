@@ -13,7 +13,7 @@ from helexa.portal.settings import PortalSettings
 from helexa.process.health import Readiness
 from helexa.process.http import serve_http
 from helexa.process.lifecycle import EXIT_USAGE, Life, run_process
-from helexa.process.logs import configure_logs
+from helexa.process.logs import configure_logs, name_instance
 from helexa.process.metrics import Metrics
 from helexa.process.settings import SettingsError, load_settings
 from helexa.process.status import status_routes
@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 async def start(life: Life, settings: PortalSettings) -> None:
     """Serve the pages on every socket, whether or not the site can be reached yet."""
     instance = instance_id()
+    name_instance(instance)
     metrics, readiness = Metrics("portal", instance), Readiness()
     bus = Bus(site_connection(settings, Role.PORTAL, instance=instance))
     site = SiteFile.load(data_dir_of(settings).site_file)

@@ -10,7 +10,7 @@ from helexa.bus.service import Service
 from helexa.process.health import Readiness
 from helexa.process.http import serve_http
 from helexa.process.lifecycle import EXIT_USAGE, Life, run_process
-from helexa.process.logs import configure_logs
+from helexa.process.logs import configure_logs, name_instance
 from helexa.process.metrics import Metrics
 from helexa.process.settings import SettingsError, load_settings
 from helexa.process.status import status_routes
@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 async def start(life: Life, settings: ProvisionerSettings) -> None:
     """Run a provisioner until the end of `life`."""
     instance = instance_id()
+    name_instance(instance)
     metrics = Metrics(Role.PROVISIONER, instance)
     bus = Bus(site_connection(settings, Role.PROVISIONER, instance=instance))
     await life.resources.enter_async_context(bus)

@@ -54,6 +54,8 @@ class Connection:
     seed: str | None = field(default=None, repr=False)
     """The user's nkey seed; `None` connects without credentials."""
     inbox_prefix: str = "_INBOX"
+    may_be_refused: bool = False
+    """A refusal is no news: who connects will ask to be let in."""
 
 
 class Bus:
@@ -276,7 +278,8 @@ class Bus:
         text = f"{type(error).__name__}: {error}"
         if text != self.last_error:
             self.last_error = text
-            _log.warning("bus_error", extra={"error": text})
+            level = logging.INFO if self.connection.may_be_refused else logging.WARNING
+            _log.log(level, "bus_error", extra={"error": text})
 
     async def _on_disconnected(self) -> None:
         if not self._leaving:

@@ -56,7 +56,7 @@ def configure_logs(service: str, instance: str, level: str = "info") -> None:
 
 
 def name_instance(instance: str) -> None:
-    """Put the name that this process goes by elsewhere, in metrics and on the bus, into its logs."""
+    """Log under the name that this process goes by in metrics and on the bus."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler.formatter, JsonFormatter):
             handler.formatter.instance = instance

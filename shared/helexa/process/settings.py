@@ -36,7 +36,9 @@ class SettingsError(Exception):
 class ServiceSettings(BaseModel):
     """What every service can be told."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
+    )
     section: ClassVar[str] = ""
 
     nats_url: tuple[str, ...] = ()

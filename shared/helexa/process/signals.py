@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
-"""Stopping: the first signal asks, the second one kills."""
+"""Stopping: the first signal asks, a later one kills."""
 
 import asyncio
 import logging
@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 _log = logging.getLogger(__name__)
+
+SAME_SIGNAL_S = 0.3
 
 
 class Stop:
@@ -38,16 +40,25 @@ class Stop:
 
 @asynccontextmanager
 async def stop_on_signals() -> AsyncIterator[Stop]:
-    """Yield a `Stop` that SIGTERM and SIGINT trigger; a second signal then kills the process."""
+    """Yield a `Stop` that SIGTERM and SIGINT trigger; a second signal then kills the process.
+
+    Some senders signal a process and its whole group, so what follows within `SAME_SIGNAL_S` is
+    taken for the first signal.
+    """
     loop = asyncio.get_running_loop()
     stop = Stop()
+    asked_at_s = 0.0
 
     def on_signal(number: signal.Signals) -> None:
-        _log.info("stopping", extra={"signal": number.name})
-        for each in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(each)
-            signal.signal(each, signal.SIG_DFL)
-        stop.ask(number.name)
+        nonlocal asked_at_s
+        if not stop.is_asked:
+            asked_at_s = loop.time()
+            _log.info("stopping", extra={"signal": number.name})
+            stop.ask(number.name)
+        elif loop.time() - asked_at_s >= SAME_SIGNAL_S:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)

@@ -3,17 +3,15 @@
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import re
-import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
+from helexa.process.parent import die_with_parent
 from helexa.protocol.subjects import Role
 from helexa.site.binary import ServerBinary
 from helexa.site.config import SITE_ROLES, SiteConfig, render_server, render_services, socket_text
@@ -30,8 +28,6 @@ TAIL_BYTES = 8192
 
 _FIRST_LOOK_S = 0.01
 _LONGEST_LOOK_S = 0.25
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 _REACHABLE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - how to reach "all addresses"
 _FATAL = re.compile(r"\[FTL\] (.+)|^nats-server: (.+)", re.MULTILINE)
@@ -140,7 +136,7 @@ class NatsServer:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_die_with(os.getpid()),
+                preexec_fn=die_with_parent(os.getpid()),
             )
         try:
             async with asyncio.timeout(START_WITHIN_S):
@@ -214,13 +210,3 @@ def write_configuration(data: DataDir, config: SiteConfig) -> None:
     if data.neurons_conf.exists():
         enrolled = EnrolledUsers.load(data.neurons_conf)
     enrolled.save(data.neurons_conf)
-
-
-def _die_with(parent: int) -> Callable[[], None]:
-    def arrange() -> None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        # A parent that died before that line would never be noticed.
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return arrange

@@ -26,6 +26,7 @@ class Exchange(Protocol):
     reader: asyncio.StreamReader
 
     async def request(self) -> tuple[str, bytes]: ...
+    async def send(self, data: bytes) -> None: ...
     async def answer(self, body: bytes, *, status: int = 200, extra: str = "") -> None: ...
     async def stream(self, *pieces: bytes, ends: bool = True) -> None: ...
 
@@ -99,6 +100,29 @@ async def test_a_finished_stream_leaves_its_connection_for_the_next(serve: Serve
     for _ in range(3):
         assert await collect(await backend.chat(b"{}")) == ([b'{"n":1}', b'{"n":2}'], None)
 
+    assert server.connections == 1
+    backend.disconnect()
+
+
+async def test_what_follows_the_end_mark_is_waited_for_aside(serve: Serve) -> None:
+    read = asyncio.Event()
+
+    async def script(exchange: Exchange) -> None:
+        while (await exchange.request())[0]:
+            await exchange.stream(ONE, END, ends=False)
+            await read.wait()
+            await exchange.send(b"0\r\n\r\n")
+
+    server = await serve(script)
+    backend = HttpInference()
+    backend.connect(HttpClient(server.url))
+    assert await collect(await backend.chat(b"{}")) == ([b'{"n":1}'], None)
+    read.set()
+    async with asyncio.timeout(PATIENCE_S):
+        while not backend.connected().idle_connections:
+            await asyncio.sleep(0)
+
+    await collect(await backend.chat(b"{}"))
     assert server.connections == 1
     backend.disconnect()
 

@@ -2,6 +2,7 @@
 """llama.cpp with the default model: how it is started, why it fails, what it measures."""
 
 import asyncio
+import os
 import socket
 import sys
 import tempfile
@@ -342,7 +343,8 @@ async def test_a_missing_system_library_is_told_in_one_sentence(make: Make, tmp_
     stand_in = tmp_path / "xllamacpp.py"
     stand_in.write_text("raise ImportError('libgomp.so.1: cannot open shared object file')\n")
     child = (sys.executable, "-m", "helexa.neuron.backends.llama_child")
-    message = await refusal(make(command=child, env={"PYTHONPATH": str(tmp_path)}))
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    message = await refusal(make(command=child, env={"PYTHONPATH": path}))
 
     assert message.endswith("libgomp.so.1 is missing; install the package libgomp1")
 

@@ -18,6 +18,7 @@ _GUARD = Path(__file__).with_name("guard.py")
 _KEPT_LINES = 50
 _MAX_LINE_CHARACTERS = 2000
 _KILL_S = 5.0
+_LAST_WORDS_S = 1.0
 
 
 class Child:
@@ -140,17 +141,23 @@ class Child:
         process = self._process
         if process is None or process.stdout is None:
             return
+        listening = asyncio.create_task(self._listen(process.stdout))
+        self.exit_code = await process.wait()
+        # A process that slipped away may hold the other end open for ever.
+        await asyncio.wait({listening}, timeout=_LAST_WORDS_S)
+        listening.cancel()
+        self._lifeline().close()
+        self.exited.set()
+        self._on_exit()
+
+    async def _listen(self, output: asyncio.StreamReader) -> None:
         rest = b""
-        while data := await process.stdout.read(1 << 16):
+        while data := await output.read(1 << 16):
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 self._keep(line)
             rest = rest[-_MAX_LINE_CHARACTERS:]
         self._keep(rest)
-        self.exit_code = await process.wait()
-        self._lifeline().close()
-        self.exited.set()
-        self._on_exit()
 
     def _keep(self, line: bytes) -> None:
         text = line[:_MAX_LINE_CHARACTERS].decode("utf-8", "replace").rstrip()
