@@ -13,8 +13,9 @@ from helexa.cli.reach import ClientSettings
 from helexa.process.settings import ServiceSettings
 
 INTRODUCTION = """\
-`helexa COMMAND --help` shows the same. The exit code is 0 when all is done, 1 when something failed, 2 when an argument
-or a setting is wrong. A flag that is also [a setting](settings.md) may be given in the file or the environment as well.
+`helexa COMMAND --help` shows the same. The exit code is 0 when all is done, 1 when something
+failed, 2 when an argument or a setting is wrong. A flag that is also [a setting](settings.md) may
+be given in the file or the environment as well.
 """
 
 
@@ -81,9 +82,7 @@ def _meaning(command: str, action: argparse.Action) -> str:
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
-def _setting(
-    command: str, action: argparse.Action
-) -> tuple[type[ServiceSettings], str] | None:
+def _setting(command: str, action: argparse.Action) -> tuple[type[ServiceSettings], str] | None:
     """Return the setting that a flag was made of."""
     made = action.metavar == "VALUE" or isinstance(action, argparse.BooleanOptionalAction)
     if not made:

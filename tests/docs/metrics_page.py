@@ -15,13 +15,19 @@ SERVICES = Path(__file__).parents[2] / "services" / "helexa"
 ORDER = ("gateway", "scheduler", "provisioner", "portal", "neuron")
 KINDS = ("counter", "gauge", "histogram")
 INTRODUCTION = """\
-Each process publishes a report on `helexa.metrics.SERVICE` every `metrics_interval_s` seconds (5 by default), and one more
-when it stops. It is JSON. The same numbers are at `/metrics` in Prometheus's text format.
-[How to read both](../how-to/read-the-metrics.md).
+Each process publishes a report on `helexa.metrics.SERVICE` every `metrics_interval_s` seconds (5
+by default), and one more when it stops. It is JSON. The same numbers are at `/metrics` in
+Prometheus's text format. [How to read both](../how-to/read-the-metrics.md).
 
-A consumer must pass over fields that it does not know. Several processes of a service publish on the same subject; `instance`
-tells them apart. Counters and histograms count from the start of the instance: a new `instance` begins at 0. No key, user or
-request id is ever a label.
+A consumer must pass over fields that it does not know. Several processes of a service publish on
+the same subject; `instance` tells them apart. Counters and histograms count from the start of the
+instance: a new `instance` begins at 0. No key, user or request id is ever a label.
+"""
+KEYS = """\
+`at_ms` is the publisher's wall clock in Unix milliseconds, `interval_s` the time between two
+reports. A key of `counters`, `gauges` and `histograms` is the metric's name with its labels:
+`helexa_requests_total{code="200",model="helexa-tiny",route="chat"}`. `buckets` is cumulative: each
+upper bound, as text, and the number of observations at or below it; `+Inf` is the last one.
 """
 FieldRow = Callable[[type[BaseModel], str], str]
 
@@ -39,8 +45,10 @@ class Declared:
     @property
     def row(self) -> str:
         full = f"helexa_{self.name}{'_total' if self.kind == 'counter' else ''}"
-        labels = ", ".join(f"`{each}`" for each in self.labels) or "–"
-        text = self.text.removesuffix(".") + (". Has bounds of its own." * self.has_own_bounds or ".")
+        labels = ", ".join(f"`{each}`" for each in self.labels) or "-"
+        text = self.text.removesuffix(".") + "."
+        if self.has_own_bounds:
+            text += " Has bounds of its own."
         return f"| `{full}` | {self.kind} | {labels} | {text} |"
 
 
@@ -51,17 +59,19 @@ def metrics_page(note: str, field_row: FieldRow) -> str:
         lines += [f"### {kind.__name__}", "", "| field | type | default |", "|---|---|---|"]
         lines += [*(field_row(kind, name) for name in kind.model_fields), ""]
     lines += [
-        "`at_ms` is the publisher's wall clock in Unix milliseconds, `interval_s` the time between two reports.",
-        "A key of `counters`, `gauges` and `histograms` is the metric's name with its labels:",
-        '`helexa_requests_total{code="200",model="helexa-tiny",route="chat"}`. `buckets` is cumulative: each upper bound, as text,',
-        "and the number of observations at or below it; `+Inf` is the last one.",
-        "",
+        KEYS,
         "Durations are in seconds. Unless said otherwise the bounds are "
         + ", ".join(f"{bound:g}" for bound in LATENCY_BUCKETS_S)
         + ".",
     ]
     for service in ORDER:
-        lines += ["", f"## {service}", "", "| name | kind | labels | meaning |", "|---|---|---|---|"]
+        lines += [
+            "",
+            f"## {service}",
+            "",
+            "| name | kind | labels | meaning |",
+            "|---|---|---|---|",
+        ]
         lines += [each.row for each in declared(service)]
     lines += ["", "## Events", "", "State changes come on `helexa.event.>`, as JSON too:", ""]
     lines += ["| field | type | default |", "|---|---|---|"]

@@ -25,8 +25,10 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PORTS = (8080, 8040, 8091, 9050, 8060, 4222, 8081)
 PLACES = {"/var/lib/helexa": "{home}/var", "site.example.org": "127.0.0.1"}
 """Names that a page uses for the reader's own, and what they are here."""
-SERVES = re.compile(r"^(?:.*&& )?helexa (up|cortex|neuron|gateway)(?! token| inspect)\b", re.M)
-SHOWN = re.compile(r"(?:^    |`)(helexa [^`\n]+)", re.M)
+SERVES = re.compile(
+    r"^(?:.*&& )?helexa (up|cortex|neuron|gateway)(?! token| inspect)\b", re.MULTILINE
+)
+SHOWN = re.compile(r"(?:^    |`)(helexa [^`\n]+)", re.MULTILINE)
 """A command that a page names without running it."""
 INSTALLS = re.compile(r"python3 -m pip install -e '\.\[[a-z,]+\]'")
 READY = {
@@ -37,6 +39,8 @@ READY = {
 }
 """What each kind of server prints when it can be used."""
 SITES = ("up", "cortex")
+ALONE = ("set-api-keys.md",)
+"""Pages that prepare their site before they start it."""
 BLOCK_WITHIN_S = 90.0
 STOP_WITHIN_S = 15.0
 
@@ -59,6 +63,12 @@ def blocks_of(page: Path) -> list[Block]:
     ]
 
 
+def can_share(page: Path) -> bool:
+    """Whether `page` needs nothing but the usual site: others may use it before and after."""
+    serving = [b.text for b in blocks_of(page) if b.language == "sh" and SERVES.search(b.text)]
+    return [text.strip() for text in serving] == ["helexa up"] and page.name not in ALONE
+
+
 def shown_commands(page: Path) -> list[str]:
     """Return the `helexa` commands that `page` only shows."""
     return SHOWN.findall(BLOCK.sub("", page.read_text(encoding="utf-8")))
@@ -68,20 +78,21 @@ def shown_commands(page: Path) -> list[str]:
 class Server:
     """Something that a page starts and leaves running."""
 
+    script: str
     process: asyncio.subprocess.Process
+    printed: str = ""
     rest: asyncio.Task[None] | None = None
 
-    async def until(self, mark: bytes) -> str:
-        """Return what it printed up to the line with `mark`."""
+    async def until(self, mark: bytes) -> None:
+        """Return when it has printed the line with `mark`."""
         assert self.process.stdout is not None
-        printed = b""
         async for line in self.process.stdout:
-            printed += line
+            self.printed += line.decode(errors="replace")
             if mark in line:
                 # A pipe that nobody empties would block the server.
                 self.rest = asyncio.create_task(_drop(self.process.stdout))
-                return printed.decode(errors="replace")
-        raise AssertionError(f"it ended too early\n{printed.decode(errors='replace')}")
+                return
+        raise AssertionError(f"it ended too early\n{self.printed}")
 
     async def stop(self) -> None:
         """Press Ctrl-C, and after a while make sure of it."""
@@ -125,8 +136,8 @@ class Reader:
         """Return `text` with this reader's ports and folders."""
         for known, free in self.ports.items():
             text = re.sub(rf"(?<=:){known}\b", str(free), text)
-        for known, ours in PLACES.items():
-            text = text.replace(known, ours.format(home=self.home))
+        for place, ours in PLACES.items():
+            text = text.replace(place, ours.format(home=self.home))
         gateway, orchestrator, portal = (self.ports[each] for each in PORTS[:3])
         return re.sub(
             r"\bhelexa up\b",
@@ -153,6 +164,9 @@ class Reader:
         self.servers.clear()
 
     async def _serve(self, script: str, kind: str) -> str:
+        for server in self.servers:
+            if server.script == script and server.process.returncode is None:
+                return server.printed
         if kind in SITES:
             await self.leave()
         process = await asyncio.create_subprocess_exec(
@@ -163,10 +177,11 @@ class Reader:
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
         )
-        server = Server(process)
+        server = Server(script, process)
         self.servers.append(server)
         async with asyncio.timeout(BLOCK_WITHIN_S):
-            return await server.until(READY[kind])
+            await server.until(READY[kind])
+        return server.printed
 
     async def _finish(self, command: list[str]) -> str:
         process = await asyncio.create_subprocess_exec(

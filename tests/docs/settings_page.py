@@ -9,13 +9,15 @@ from helexa.cli.config import KINDS
 from helexa.process.settings import WELL_KNOWN_VARIABLES, ServiceSettings
 
 INTRODUCTION = """\
-Each setting has one name. In `helexa.toml` it stands in the table of its service, in the environment it is
-`HELEXA_SERVICE_NAME`, as a flag `--name`. Flags win over the environment, the environment over the file, the file over
-the default; `helexa config show` tells where a value comes from. The file is `helexa.toml` in the working directory, or
-the one that `HELEXA_CONFIG` names. Unknown names are refused.
+Each setting has one name. In `helexa.toml` it stands in the table of its service, in the
+environment it is `HELEXA_SERVICE_NAME`, as a flag `--name`. Flags win over the environment, the
+environment over the file, the file over the default; `helexa config show` tells where a value
+comes from. The file is `helexa.toml` in the working directory, or the one that `HELEXA_CONFIG`
+names. Unknown names are refused.
 
-In the environment and in flags, the parts of a list are separated by commas. Secrets have no flags, apart from those that
-[the commands](commands.md) name: the list of processes shows command lines to everybody on the machine.
+In the environment and in flags, the parts of a list are separated by commas. Secrets have no
+flags, apart from those that [the commands](commands.md) name: the list of processes shows command
+lines to everybody on the machine.
 """
 TYPES = {
     "str": "text",
@@ -27,8 +29,9 @@ TYPES = {
     "tuple[str, ...]": "list of texts",
 }
 SHARED_TABLE = """\
-For every service. These may also stand at the top of the file, before the first table, and as `HELEXA_NAME`; in a
-service's table, or as `HELEXA_SERVICE_NAME`, they are about that service alone.
+For every service. These may also stand at the top of the file, before the first table, and as
+`HELEXA_NAME`; in a service's table, or as `HELEXA_SERVICE_NAME`, they are about that service
+alone.
 """
 
 
@@ -37,7 +40,14 @@ def settings_page(note: str) -> str:
     lines = ["# Settings", "", note, "", INTRODUCTION, "## All services", "", SHARED_TABLE]
     lines += list(_table(ServiceSettings))
     for section, kind in KINDS.items():
-        lines += ["", f"## {section}", "", f"{_summary(kind)} In the table `[{section}]`.", "", *_table(kind)]
+        lines += [
+            "",
+            f"## {section}",
+            "",
+            f"{_summary(kind)} In the table `[{section}]`.",
+            "",
+            *_table(kind),
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -58,7 +68,7 @@ def _table(kind: type[ServiceSettings]) -> Iterator[str]:
             (
                 f"| `{name}`",
                 TYPES[annotation.removesuffix(" | None")],
-                default_of(kind, name) or "–",
+                default_of(kind, name) or "-",
                 ", ".join(f"`{each}`" for each in _variables(kind, name)),
                 f"{doc} |",
             )

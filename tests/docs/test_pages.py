@@ -6,12 +6,22 @@ import re
 import shlex
 import threading
 import tomllib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from tests.docs.pages import INSTALLS, ROOT, Block, blocks_of, reading, shown_commands
+import pytest_asyncio
+from tests.docs.pages import (
+    INSTALLS,
+    ROOT,
+    Block,
+    Reader,
+    blocks_of,
+    can_share,
+    reading,
+    shown_commands,
+)
 from typing_extensions import override
 
 from helexa.cli.commands import COMMANDS
@@ -63,12 +73,23 @@ def hub() -> Iterator[str]:
     server.server_close()
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory, hub: str) -> AsyncIterator[Reader]:
+    """One reader for the pages that all begin with the same site: it starts it once."""
+    async with reading(tmp_path_factory.mktemp("shared"), hub) as reader:
+        yield reader
+
+
 @pytest.mark.accepts("DOC-2", "DEP-1", "CLI-12")
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(b.language in RUN for b in blocks_of(page))], ids=title
 )
-async def test_the_blocks_of_a_page_do_what_they_say(page: Path, tmp_path: Path, hub: str) -> None:
-    async with reading(tmp_path, hub) as reader:
+async def test_the_blocks_of_a_page_do_what_they_say(
+    page: Path, tmp_path: Path, hub: str, shared: Reader
+) -> None:
+    own = contextlib.nullcontext(shared) if can_share(page) else reading(tmp_path, hub)
+    async with own as reader:
         printed = ""
         for block in blocks_of(page):
             if block.language in RUN:
@@ -129,3 +150,23 @@ def test_ci_installs_as_the_readme_says() -> None:
     assert len(installed) == 2
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert installed[1].removeprefix("python3 ") in ci.replace("--quiet ", "")
+
+
+ROUTES = ("gateway/routes", "provisioner/api", "neuron/api", "neuron/control", "portal/service")
+PATH = re.compile(r'^\s*(?:"|\w+ = "|.*Route\(")(/[\w/{}:.-]*)"', re.MULTILINE)
+
+
+@pytest.mark.parametrize("module", ROUTES)
+def test_every_route_is_in_the_reference(module: str) -> None:
+    written = (ROOT / "docs" / "reference" / "http-api.md").read_text(encoding="utf-8")
+    code = (ROOT / "services" / "helexa" / f"{module}.py").read_text(encoding="utf-8")
+    paths = {path.replace("{id:path}", "{id}") for path in PATH.findall(code)}
+    assert paths
+    assert {path for path in paths if path not in written} == set()
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    listed = {(ROOT / "docs" / target).resolve() for target in LINK.findall(index)}
+    pages = {page for page in PAGES if "decisions" not in page.parts and page.name != "README.md"}
+    assert pages <= listed

@@ -120,8 +120,8 @@ PLAIN = workload()
         (Host(), workload(exclude=("a",)), Obstacle.BUSY, "tried already"),
         (Host(), workload(needs=("chat",)), None, ""),
         (Host(), workload(needs=("chat", "vision")), Obstacle.MODALITY, "cannot do vision"),
-        (Host(), workload(prompt=600, answer=400), None, ""),
-        (Host(), workload(prompt=601, answer=400), Obstacle.CONTEXT, "less than 1001 tokens"),
+        (Host(), workload(prompt=1000, answer=400), None, ""),
+        (Host(), workload(prompt=1001, answer=400), Obstacle.CONTEXT, "less than 1001 tokens"),
         (Host(context=None), workload(prompt=10**6), None, ""),
         (
             Host(context=None),
@@ -202,4 +202,4 @@ def test_a_prompt_that_is_too_long_is_told_the_largest_context() -> None:
     asked = workload(prompt=20, answer=5)
     candidates = [Host(context=10).candidate, Host(context=15).candidate]
     error = refusal(asked, candidates, split(asked, candidates)[1])
-    assert error.details == {"max_context_tokens": 15, "needed_tokens": 25}
+    assert error.details == {"max_context_tokens": 15, "needed_tokens": 20}

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """Assigning attempts in the log, so that every reader knows whose frames count."""
 
+import time
 from dataclasses import dataclass
 
 from helexa.bus.tokenlog import append, last_sequence, read_log
@@ -97,15 +98,14 @@ class Attempts:
             if after is None:
                 after = await last_sequence(bus, subject)
             try:
-                await append(bus, subject, frame, after=after)
+                answer.control_sequence = await append(bus, subject, frame, after=after)
             except ConflictError:
                 # The first frame is not waited for, so its place may have been read too early.
                 if await self._knows_more(answer):
                     raise
             else:
-                # Live readers take no messages with headers, which what is appended has.
-                await self._inbox.publish_control(answer, frame)
-                answer.control_sequence = None
+                answer.control.append(frame)
+                answer.control_at = time.monotonic()
                 return
         raise UnavailableError("The token log is too busy.")
 

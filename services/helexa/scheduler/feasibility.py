@@ -56,8 +56,11 @@ class Workload:
 
     @property
     def tokens(self) -> int:
-        """Context that the request needs, as far as it is known."""
-        return (self.request.prompt_tokens or 0) + (self.request.max_tokens or 0)
+        """Context that the prompt needs, as far as it is known.
+
+        The answer's limit does not count: a model stops where its context ends, and says so.
+        """
+        return self.request.prompt_tokens or 0
 
 
 def split(
@@ -135,10 +138,8 @@ def refusal(
 def _too_long(workload: Workload, candidates: Sequence[Candidate]) -> ContextLengthError:
     contexts = [context_of(workload.config, each.model) or 0 for each in candidates if each.model]
     largest = max(contexts, default=0)
-    request = workload.request
     return ContextLengthError(
-        f"this needs {workload.tokens} tokens ({request.prompt_tokens or 0} in the prompt, "
-        f"{request.max_tokens or 0} for the answer), and {workload.config.model} has {largest}",
+        f"the prompt has about {workload.tokens} tokens, and {workload.config.model} has {largest}",
         param="messages",
         max_context_tokens=largest,
         needed_tokens=workload.tokens,

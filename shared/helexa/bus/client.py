@@ -41,6 +41,8 @@ PENDING_WHILE_AWAY_BYTES = 8 * 1024 * 1024
 HEADROOM_BYTES = 16 * 1024
 """Room for headers below the server's largest payload."""
 
+APPENDED = {headers.EXPECTED_LAST_SEQUENCE_HEADER}
+"""The headers of what was appended to a log, as its live readers see it."""
 RawCallback = Callable[[str, bytes], None]
 
 
@@ -61,8 +63,7 @@ class Connection:
 class Bus:
     """Requests, events and raw subscriptions, over a connection that always comes back.
 
-    Use as `async with Bus(connection) as bus`. Entering does not wait for a server: a process
-    starts before its broker. `wait_connected` does.
+    Entering does not wait for a server: a process starts before its broker.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -215,12 +216,11 @@ class Bus:
     ) -> Subscription:
         """Call `handler` with the subject and bytes of every message, in order.
 
-        Messages with headers are dropped. Ours have none; those that JetStream sends on somebody's
-        behalf do, and their subject says nothing about their author.
+        Dropped is what JetStream sends on somebody's behalf: its subject does not tell its author.
         """
 
         async def take(message: Msg) -> None:
-            if message.headers:
+            if message.headers and set(message.headers) != APPENDED:
                 return
             # An exception that leaves a callback ends the whole connection (measured).
             try:
