@@ -39,8 +39,8 @@ READY = {
 }
 """What each kind of server prints when it can be used."""
 SITES = ("up", "cortex")
-ALONE = ("set-api-keys.md",)
-"""Pages that prepare their site before they start it."""
+ALONE = ("README.md", "set-api-keys.md")
+"""Pages that want a fresh site, or prepare it before they start it."""
 BLOCK_WITHIN_S = 90.0
 STOP_WITHIN_S = 15.0
 
@@ -66,7 +66,12 @@ def blocks_of(page: Path) -> list[Block]:
 def can_share(page: Path) -> bool:
     """Whether `page` needs nothing but the usual site: others may use it before and after."""
     serving = [b.text for b in blocks_of(page) if b.language == "sh" and SERVES.search(b.text)]
-    return [text.strip() for text in serving] == ["helexa up"] and page.name not in ALONE
+    return [command_of(text) for text in serving] == ["helexa up"] and page.name not in ALONE
+
+
+def command_of(script: str) -> str:
+    """Return the last command of a block, the one that serves."""
+    return script.rpartition("&&")[2].strip()
 
 
 def shown_commands(page: Path) -> list[str]:
@@ -78,7 +83,7 @@ def shown_commands(page: Path) -> list[str]:
 class Server:
     """Something that a page starts and leaves running."""
 
-    script: str
+    command: str
     process: asyncio.subprocess.Process
     printed: str = ""
     rest: asyncio.Task[None] | None = None
@@ -164,20 +169,21 @@ class Reader:
         self.servers.clear()
 
     async def _serve(self, script: str, kind: str) -> str:
+        command = command_of(script)
         for server in self.servers:
-            if server.script == script and server.process.returncode is None:
+            if server.command == command and server.process.returncode is None:
                 return server.printed
         if kind in SITES:
             await self.leave()
         process = await asyncio.create_subprocess_exec(
-            *("bash", "-c", f"exec {script.rpartition('&&')[2].strip()}"),
+            *("bash", "-c", f"exec {command}"),
             cwd=self.home,
             env=self.environment,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
         )
-        server = Server(script, process)
+        server = Server(command, process)
         self.servers.append(server)
         async with asyncio.timeout(BLOCK_WITHIN_S):
             await server.until(READY[kind])

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Self
 
+import nats.errors
 import pytest
 from tests.conftest import Broker
 
@@ -20,7 +21,7 @@ from helexa.bus.service import Service
 from helexa.process.metrics import Metrics
 from helexa.protocol import resources, subjects
 from helexa.protocol.codec import digest, pack
-from helexa.protocol.errors import BadRequestError, StaleCommandError
+from helexa.protocol.errors import BadRequestError, HelexaError, StaleCommandError
 from helexa.protocol.messages.events import StateEvent
 from helexa.protocol.messages.models import (
     ModelCapability,
@@ -182,7 +183,8 @@ class ScriptedNeuron:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(BEAT_S)
-            await self.report()
+            with contextlib.suppress(HelexaError, nats.errors.Error):
+                await self.report()
 
     @property
     def _hardware(self) -> HardwareSummary:

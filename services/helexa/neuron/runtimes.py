@@ -2,10 +2,15 @@
 """Which kinds of backend this host can run."""
 
 import importlib.util
+import os
 import shutil
+
+import psutil
 
 from helexa.neuron.backends.interface import Backend
 from helexa.neuron.backends.kinds import BACKEND_KINDS, make_backend
+from helexa.neuron.backends.limits import RuntimeLimits
+from helexa.neuron.hardware import read_limits
 from helexa.neuron.weights import ModelFiles
 from helexa.process.settings import SettingsError
 from helexa.protocol.messages.models import BackendKind, ModelConfig
@@ -31,7 +36,20 @@ def build_backend(config: ModelConfig, files: ModelFiles) -> Backend:
         UnsupportedError: this neuron does not know the kind.
         ModelFailedError: the kind needs weights, and there are none.
     """
-    return make_backend(config, model_path=files.model, projector_path=files.projector)
+    return make_backend(
+        config,
+        model_path=files.model,
+        projector_path=files.projector,
+        limits=RuntimeLimits(threads=_threads()),
+    )
+
+
+def _threads() -> int:
+    """Return how many threads one runtime may use: more than the quota would stall all of them."""
+    allowed = len(os.sched_getaffinity(0))
+    physical = psutil.cpu_count(logical=False) or allowed
+    quota = read_limits().cpu_cores
+    return max(1, min(physical, allowed, int(quota) if quota else allowed))
 
 
 def _is_here(kind: str) -> bool:
