@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from helexa.cli.commands import COMMANDS
-from helexa.cli.panel import panel, ready_line
+from helexa.cli.panel import KeyHint, panel, ready_line
 from helexa.cli.parser import command_parser
 from helexa.cli.running import Counts, Roles, RunningSite, Shared, neuron_ids, plan_site
 from helexa.process.settings import SocketAddress
@@ -126,7 +126,7 @@ def test_neurons_keep_their_ids_when_the_host_is_renamed(tmp_path: Path) -> None
 def test_the_panel_says_where_to_go_and_what_to_type() -> None:
     site = plan_site(WHOLE, KNOWN, SHARED).file
 
-    text = panel(site, model="helexa-tiny", key_file=None, took_s=3.21, data=Path("/d"))
+    text = panel(site, model="helexa-tiny", key=KeyHint(), took_s=3.21, data=Path("/d"))
 
     for part in (
         "http://127.0.0.1:8080/v1",
@@ -145,7 +145,7 @@ def test_the_panel_says_where_to_go_and_what_to_type() -> None:
 def test_the_panel_names_the_file_of_a_key_and_not_the_key() -> None:
     site = plan_site(WHOLE, KNOWN, SHARED).file
 
-    text = panel(site, model=None, key_file=Path("/d/key"), took_s=1, data=Path("/d"))
+    text = panel(site, model=None, key=KeyHint(Path("/d/key")), took_s=1, data=Path("/d"))
 
     assert "in /d/key" in text
     assert "$(cat /d/key)" in text

@@ -236,11 +236,11 @@ async def test_the_numbers_tell_of_requests_tokens_and_states(rig: Rig) -> None:
     (await rig.runtimes.script()).answer("a", "b")
     await rig.gateway.ended(request)
     report = rig.node.metrics.report(1.0)
-    assert report.counters[f'helexa_requests_total{{code="done",model="{MODEL}"}}'] == 1
-    assert report.counters[f'helexa_tokens_total{{model="{MODEL}",type="output"}}'] == 2
+    assert report.counters[f'helexa_neuron_requests_total{{code="done",model="{MODEL}"}}'] == 1
+    assert report.counters[f'helexa_neuron_tokens_total{{model="{MODEL}",type="output"}}'] == 2
     assert report.gauges[f'helexa_model_state{{model="{MODEL}",state="loaded"}}'] == 1
     assert report.gauges["helexa_slots"] == 2
-    first = report.histograms[f'helexa_time_to_first_token_seconds{{model="{MODEL}"}}']
+    first = report.histograms[f'helexa_neuron_time_to_first_token_seconds{{model="{MODEL}"}}']
     assert first.count == 1
 
 

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_model_arguments(adding)
     loading = actions.add_parser("load", help="load a model")
     loading.add_argument("--neuron", metavar="ID", help="load it there")
-    unloading = actions.add_parser("unload", help="unload a model until it is loaded again")
+    unloading = actions.add_parser("unload", help="unload a model until it is asked for")
     removing = actions.add_parser("rm", help="take a model out of the catalogue")
     for each in (loading, unloading, removing):
         each.add_argument("name", help="the model's name")

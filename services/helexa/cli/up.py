@@ -12,7 +12,7 @@ from helexa.cli.childlogs import ChildLogs
 from helexa.cli.embedded import EmbeddedServer, server_config
 from helexa.cli.firstmodel import wait_for_model
 from helexa.cli.flags import SHARED_FLAGS, add_settings_flags, settings_flags, whole_number
-from helexa.cli.panel import panel, ready_line
+from helexa.cli.panel import KeyHint, panel, ready_line
 from helexa.cli.ports import require_free
 from helexa.cli.running import Counts, Roles, RunningSite, Shared, Site, neuron_ids, plan_site
 from helexa.cli.supervision import supervise
@@ -123,8 +123,10 @@ async def start(life: Life, options: UpOptions) -> None:
     connection = site_connection(settings, Role.ADMIN)
     model = await wait_for_model(connection, _tell, within_s=MODEL_WITHIN_S)
     took_s = time.monotonic() - began
-    key_file = data.gateway_key if data.gateway_key.exists() else None
-    text = panel(site.file, model=model, key_file=key_file, took_s=took_s, data=data.path)
+    gateway = _of(GatewaySettings, None)
+    own = data.gateway_key if data.gateway_key.exists() and not gateway.api_keys else None
+    key = KeyHint(gateway.api_key_file or own, is_in_settings=bool(gateway.api_keys))
+    text = panel(site.file, model=model, key=key, took_s=took_s, data=data.path)
     sys.stdout.write(f"\n{text}\n{ready_line(site.file, model=model, took_s=took_s)}\n")
     sys.stdout.flush()
     life.resources.callback(_tell, "Stopping")

@@ -31,9 +31,11 @@ class GatewaySettings(ServiceSettings):
     bulk_prompt_tokens: int = Field(default=16_384, gt=0)
     """An estimated prompt of more tokens makes a chat bulk work."""
     max_body_bytes: int = Field(default=32 * 1024 * 1024, gt=0)
+    """A larger request is refused."""
     queue_limit: int = Field(default=1024, ge=0)
     """Requests that may wait for one model, over all gateways of the site."""
     queue_timeout_s: float = Field(default=600.0, gt=0)
+    """Longest wait of a request for room at a neuron."""
     heartbeat_s: float = Field(default=1.0, gt=0)
     """Longest silence towards a client that waits for a stream."""
     idle_timeout_s: float = Field(default=120.0, gt=0)

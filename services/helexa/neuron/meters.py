@@ -18,18 +18,22 @@ class Meters:
     def __init__(self, metrics: Metrics) -> None:
         """Declare every number in `metrics`."""
         self.metrics = metrics
-        self._requests = metrics.counter("requests", "Attempts that ended.", "model", "code")
-        self._tokens = metrics.counter("tokens", "Tokens of attempts that ended.", "model", "type")
+        self._requests = metrics.counter("neuron_requests", "Attempts that ended.", "model", "code")
+        self._tokens = metrics.counter(
+            "neuron_tokens", "Tokens of attempts that ended.", "model", "type"
+        )
         self._first = metrics.histogram(
-            "time_to_first_token_seconds", "From acceptance to the first token.", "model"
+            "neuron_time_to_first_token_seconds", "From acceptance to the first token.", "model"
         )
         self._duration = metrics.histogram(
-            "request_duration_seconds", "From acceptance to the end.", "model"
+            "neuron_request_duration_seconds", "From acceptance to the end.", "model"
         )
         self._slots = metrics.gauge("slots", "Requests that the host takes at once.")
         self._busy = metrics.gauge("slots_busy", "Requests that the host serves now.")
         self._states = metrics.gauge("model_state", "1 for the state it is in.", "model", "state")
-        self._load = metrics.gauge("model_load_seconds", "Duration of the last load.", "model")
+        self._load = metrics.gauge(
+            "neuron_model_load_seconds", "Duration of the last load.", "model"
+        )
         self._gpu = metrics.gauge("gpu_memory_used_bytes", "Memory in use on a card.", "gpu")
 
     def ended(self, model: str, ending: Ending) -> None:

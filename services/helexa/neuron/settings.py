@@ -33,12 +33,15 @@ class NeuronSettings(ServiceSettings):
     hub_token: SecretStr | None = None
     """Token of the Hugging Face hub."""
     hub_endpoint: str = "https://huggingface.co"
+    """Where `hf:` sources are fetched from."""
     status_interval_s: float = Field(default=1.0, gt=0)
+    """Time between two reports to the site; changes are told at once."""
     backend_load_timeout_s: float = Field(default=600.0, gt=0)
     """Longest time for a runtime to become ready, after its weights are here."""
     unload_grace_s: float = Field(default=30.0, ge=0)
     """How long running requests may hold back the unloading of their model."""
     price_currency: str = "USD"
+    """The currency of the price hints."""
     price_input: int | None = Field(default=None, ge=0)
     """Micro-units for a million prompt tokens; `None`: no price is set."""
     price_output: int | None = Field(default=None, ge=0)

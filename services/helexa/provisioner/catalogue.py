@@ -4,7 +4,7 @@
 import logging
 from collections.abc import Mapping
 
-from helexa.bus.buckets import Bucket, Mirror
+from helexa.bus.buckets import Bucket, Entry, Mirror
 from helexa.bus.client import Bus
 from helexa.protocol import resources
 from helexa.protocol.codec import digest, pack
@@ -51,7 +51,9 @@ class Catalogue:
         """
         check_alone(config)
         check_beside(config, self.models)
-        await self._bucket.put(config.model, config)
+        revision = await self._bucket.put(config.model, config)
+        # Whoever hears that it is done may order it loaded at once, from this replica.
+        self.mirror.learn(config.model, Entry(config, revision))
 
     async def create(self, config: ModelConfig) -> bool:
         """Add a model unless it exists; return whether it was added."""

@@ -31,6 +31,7 @@ class ProvisionerSettings(ServiceSettings):
     retry_first_s: float = Field(default=5.0, gt=0)
     """After a failed load, how long the same neuron is not asked again; doubles each time."""
     retry_most_s: float = Field(default=300.0, gt=0)
+    """Longest pause after failures in a row."""
     users_file: Path | None = None
     """The file of enrolled neurons that the site's servers include; `None`: the data directory's,
     if a site is run from there."""

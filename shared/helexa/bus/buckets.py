@@ -108,6 +108,8 @@ class Mirror(Generic[RecordT]):
         """Mirror `bucket` from `run` on."""
         self.bucket = bucket
         self._entries: dict[str, Entry[RecordT]] = {}
+        self._learned: dict[str, int] = {}
+        """Revisions that this process wrote, which the watch may not have told of yet."""
         self._listeners: list[Callable[[str, RecordT | None], None]] = []
         self._rebuild = asyncio.Event()
         self._fresh = asyncio.Event()
@@ -135,6 +137,13 @@ class Mirror(Generic[RecordT]):
     async def wait_fresh(self) -> None:
         """Return when the copy has caught up."""
         await self._fresh.wait()
+
+    def learn(self, key: str, entry: Entry[RecordT]) -> None:
+        """Know a record that this process has just written, before the watch tells of it."""
+        held = self._entries.get(key)
+        if held is None or held.revision < entry.revision:
+            self._learned[key] = entry.revision
+            self._set(key, entry)
 
     async def get(self, key: str) -> RecordT | None:
         """Return the record under `key`: from the copy when it is fresh, else from the server."""
@@ -164,6 +173,7 @@ class Mirror(Generic[RecordT]):
         watcher = await store.watchall()
         rebuild = asyncio.create_task(self._rebuild.wait())
         seen: set[str] = set()
+        self._learned.clear()
         try:
             while not rebuild.done():
                 update = asyncio.create_task(watcher._updates.get())  # noqa: SLF001 - see below
@@ -188,6 +198,9 @@ class Mirror(Generic[RecordT]):
             return
         key = decode_token(entry.key)
         seen.add(key)
+        if (entry.revision or 0) < self._learned.get(key, 0):
+            return
+        self._learned.pop(key, None)
         if entry.operation is not None:
             self._set(key, None)
             return

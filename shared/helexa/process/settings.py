@@ -48,9 +48,11 @@ class ServiceSettings(BaseModel):
     data_dir: Path | None = None
     """Where the site keeps its state and keys; `None`: the user's data directory."""
     log_level: str = "info"
+    """`debug`, `info`, `warning` or `error`."""
     grace_s: float = Field(default=20.0, ge=0)
     """How long accepted work may take after a stop signal."""
     metrics_interval_s: float = Field(default=5.0, gt=0)
+    """Time between two reports on the bus."""
     control_socket: str | None = None
     """`HOST:PORT` of the health, metrics and control endpoint; `None`: none."""
 
