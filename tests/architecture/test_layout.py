@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from helexa.protocol.messages.models import BackendKind
+
 ROOT = Path(__file__).parents[2]
 TOP_LEVEL = {
     "pyproject.toml",
@@ -42,6 +44,7 @@ SOURCES = tracked("*.py", "*.c", "*.sh", "*.toml", ".ci/run")
 MODULES = tracked("services/*.py", "shared/*.py")
 
 
+@pytest.mark.accepts("DOC-11")
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_source_file_names_its_licence(path: Path) -> None:
     assert IDENTIFIER in "\n".join(path.read_text().split("\n")[:3])
@@ -79,3 +82,30 @@ def test_every_package_says_in_one_sentence_what_it_is() -> None:
         body = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
         assert len(body) == 1, path
         assert body[0].startswith('"""'), path
+
+
+@pytest.mark.accepts("CX-15")
+def test_those_who_place_and_route_know_no_backend_by_name() -> None:
+    kinds = (BackendKind.LLAMA_CPP, BackendKind.VLLM, BackendKind.OPENAI_PROXY)
+    for path in tracked("services/helexa/scheduler/*.py", "services/helexa/provisioner/*.py"):
+        if path.name != "seed.py":
+            text = path.read_text()
+            assert not [kind for kind in kinds if f'"{kind}"' in text], path
+            assert "BackendKind." not in text, path
+
+
+@pytest.mark.accepts("DOC-10")
+def test_the_map_of_the_code_names_every_package() -> None:
+    described = (ROOT / "docs" / "contributing.md").read_text()
+    packages = {path.parent.relative_to(ROOT) for path in tracked("*/helexa/*/__init__.py")}
+    named = [str(each) for each in packages if len(each.parts) == 3]
+    assert [name for name in named if f"`{name}`" not in described] == []
+
+
+@pytest.mark.accepts("DOC-12")
+def test_the_licence_says_both_of_its_steps_and_where_it_stands() -> None:
+    licence = (ROOT / "LICENSE.md").read_text()
+    assert "https://polyformproject.org/licenses/shield/1.0.0" in licence
+    assert "From 2028-01-01" in licence
+    assert "Apache License, Version 2.0" in licence
+    assert (ROOT / "docs" / "explanation" / "governance.md").exists()

@@ -192,7 +192,7 @@ async def test_models_are_listed_with_their_state(client: AsyncOpenAI) -> None:
         await client.models.retrieve("nobody/knows")
 
 
-@pytest.mark.accepts("CX-19", "FLOW-1")
+@pytest.mark.accepts("CX-19", "FLOW-1", "PR-3")
 async def test_requests_are_classified(http: httpx.AsyncClient, site: Site) -> None:
     image = {"type": "image_url", "image_url": "data:image/png;base64,AAAA"}
     site.neurons[0].workloads = ("chat", "completion", "embedding", "vision")

@@ -68,7 +68,7 @@ def test_a_move_that_makes_no_sense_is_refused() -> None:
         record.move(ModelState.LOADED)
 
 
-@pytest.mark.accepts("NR-12", "NR-16", "PORT-5")
+@pytest.mark.accepts("NR-12", "NR-16", "PORT-5", "RM-4")
 async def test_a_load_before_the_configuration_asks_for_it(empty: Rig) -> None:
     outcome = await empty.gateway.order(LoadModel(model=MODEL))
     assert outcome.kind == "error"

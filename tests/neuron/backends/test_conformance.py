@@ -184,7 +184,7 @@ def png(colour: tuple[int, int, int], background: tuple[int, int, int]) -> str:
 
 
 @pytest.mark.accepts("RT-1", "RT-2", "RT-3", "RT-4", "RT-5", "RT-6", "NR-2", "NR-7", "NR-9")
-@pytest.mark.accepts("PORT-2", "PORT-3", "PORT-4", "PORT-6")
+@pytest.mark.accepts("PORT-2", "PORT-3", "PORT-4", "PORT-6", "FLOW-4")
 async def test_every_kind_serves_every_kind_of_work(backend: Backend, chat: Chat) -> None:
     assert isinstance(backend, ChatInference)
     assert isinstance(backend, TextInference)
