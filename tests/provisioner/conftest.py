@@ -112,6 +112,8 @@ class ScriptedNeuron:
         """A load of a model in here waits for its event."""
         self.broken: dict[str, str] = {}
         """A load of a model in here fails with the message."""
+        self.silent: set[str] = set()
+        """A load of a model in here is done, and never answered."""
         self.loads: Counter[str] = Counter()
         self.refused: list[str] = []
         self.fence = 0
@@ -258,6 +260,8 @@ class ScriptedNeuron:
             return ProvisioningResponse(outcome=outcome)
         held.running = held.config
         await self._set(held, ModelState.LOADED)
+        if model in self.silent:
+            await asyncio.Event().wait()
         return _ok(model)
 
     async def _set(self, held: Held, state: str, *, error: str | None = None) -> None:

@@ -176,6 +176,33 @@ async def test_the_replicas_of_a_host_that_vanishes_are_restored_elsewhere(site:
     assert replica.placed("m") == (other.name,)
 
 
+@pytest.mark.accepts("PR-12", "CX-7")
+async def test_a_neuron_that_is_restarted_in_the_middle_of_a_load_is_asked_anew(
+    site: Site,
+) -> None:
+    replica = await site.replica()
+    first = await site.neuron("n1")
+    first.gates["m"] = asyncio.Event()
+    await replica.put(model("m"))
+    await first.until(lambda: first.loads["m"] == 1)
+    await first.vanish()
+    second = await site.neuron("n1")
+    await second.until(lambda: second.loaded == {"m"})
+
+
+async def test_a_load_whose_answer_is_lost_is_known_by_the_reports(site: Site) -> None:
+    replica = await site.replica()
+    neuron = await site.neuron("n1")
+    neuron.silent.add("m")
+    await replica.put(model("m"), model("n"))
+    await neuron.until(lambda: neuron.loaded == {"m", "n"})
+    neuron.silent.clear()
+    changed = model("m").model_copy(update={"args": ("--new",)})
+    await replica.put(changed)
+    await neuron.until(lambda: neuron.held["m"].running == changed)
+    assert neuron.loads == {"m": 2, "n": 1}
+
+
 @pytest.mark.accepts("NR-19")
 async def test_a_neuron_that_says_goodbye_is_dropped_at_once(site: Site) -> None:
     replica = await site.replica(neuron_timeout_s=60)

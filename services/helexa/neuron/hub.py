@@ -207,12 +207,10 @@ def _checked(file: LocalFile) -> Path:
         with file.path.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest() if file.sha256 else None
     except OSError as error:
-        raise DownloadError(
-            f"{file.path} cannot be read: {error.strerror}", retryable=False
-        ) from error
+        message = f"{file.path} cannot be read: {error.strerror}"
+        raise DownloadError(message, retryable=False) from error
     if digest != file.sha256:
-        message = f"{file.path}: its SHA-256 is {digest}, not {file.sha256}"
-        raise DownloadError(message, retryable=False)
+        raise DownloadError(f"{file.path} has another SHA-256: {digest}", retryable=False)
     return file.path
 
 

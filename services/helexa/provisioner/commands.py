@@ -20,7 +20,10 @@ from helexa.protocol.messages.events import EventType
 from helexa.protocol.messages.models import ModelConfig
 from helexa.protocol.messages.provisioning import ProvisioningError, ProvisioningResponse
 from helexa.provisioner.announcer import Announcer
+from helexa.provisioner.catalogue import config_digest
+from helexa.provisioner.hosts import Host
 from helexa.provisioner.neuron_client import RemoteNeuron
+from helexa.provisioner.watch import Goal, answer_or_report
 
 _log = logging.getLogger(__name__)
 
@@ -64,12 +67,17 @@ class Commands:
         announcer: Announcer,
         metrics: Metrics,
         *,
+        look: Callable[[str], Host | None],
         fence: Callable[[], int],
         load_s: float,
     ) -> None:
-        """Send over `bus`, each command with the leader's `fence` of that moment."""
+        """Send over `bus`, each command with the leader's `fence` of that moment.
+
+        `look` returns a neuron as it is now.
+        """
         self._bus = bus
         self._announcer = announcer
+        self._look = look
         self._fence = fence
         self._load_s = load_s
         self._room = asyncio.Semaphore(AT_ONCE)
@@ -145,15 +153,15 @@ class Commands:
     async def _ask(self, order: Order, step: Step, fence: int) -> ProvisioningResponse:
         neuron = RemoteNeuron(self._bus, order.neuron_id, load_s=self._load_s)
         model = order.config.model
-        match step:
-            case Step.CONFIGURE:
-                return await neuron.configure_model(order.config, fence=fence)
-            case Step.LOAD:
-                return await neuron.load_model(model, fence=fence)
-            case Step.UNLOAD:
-                return await neuron.unload_model(model, fence=fence)
-            case Step.FORGET:
-                return await neuron.unload_model(model, forget=True, fence=fence)
+        if step is Step.CONFIGURE:
+            return await neuron.configure_model(order.config, fence=fence)
+        if step is Step.LOAD:
+            asked = neuron.load_model(model, fence=fence)
+            goal = Goal(model, loaded=True, digest=config_digest(order.config))
+        else:
+            asked = neuron.unload_model(model, forget=step is Step.FORGET, fence=fence)
+            goal = Goal(model, loaded=False)
+        return await answer_or_report(asked, goal, lambda: self._look(order.neuron_id))
 
 
 def _checked(response: ProvisioningResponse) -> str:

@@ -4,12 +4,14 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from helexa.bus.buckets import Bucket, Mirror
 from helexa.bus.client import Bus
+from helexa.bus.context import SUBJECT
 from helexa.protocol import resources, subjects
 from helexa.protocol.codec import unpack
-from helexa.protocol.errors import BadRequestError, MalformedError
+from helexa.protocol.errors import BadRequestError, ForbiddenError, MalformedError
 from helexa.protocol.messages.events import EventType
 from helexa.protocol.messages.models import ModelStatus
 from helexa.protocol.messages.neurons import (
@@ -21,6 +23,7 @@ from helexa.protocol.messages.neurons import (
     Registration,
 )
 from helexa.protocol.naming import encode_token
+from helexa.protocol.subjects import Call, subject_of
 from helexa.provisioner.announcer import Announcer
 from helexa.provisioner.hosts import Host
 from helexa.provisioner.identities import Identities
@@ -97,6 +100,7 @@ class Registry:
 
         Raises:
             BadRequestError: the registration speaks of two neurons.
+            ForbiddenError: it speaks of another neuron than its sender.
             IdentityConflictError: the id belongs to another key.
             UnavailableError: the bucket cannot be reached.
         """
@@ -104,6 +108,7 @@ class Registry:
         name = descriptor.neuron_id
         if request.status.neuron_id != name:
             raise BadRequestError("the registration and its status name different neurons")
+        _refuse_others(subjects.REGISTER, name)
         if descriptor.public_key:
             await self._identities.bind(name, descriptor.public_key)
         else:
@@ -123,8 +128,10 @@ class Registry:
         """Forget a neuron that stops, unless it has been started again since.
 
         Raises:
+            ForbiddenError: it speaks of another neuron than its sender.
             UnavailableError: the bucket cannot be reached.
         """
+        _refuse_others(subjects.DEPART, request.neuron_id)
         known = await self._bucket.get(request.neuron_id)
         if known is not None and known.value.instance == request.instance:
             await self.remove(request.neuron_id, request.reason or "it has stopped")
@@ -200,3 +207,9 @@ class Registry:
 def _material(status: NeuronStatus) -> object:
     models = [(each.model, each.state, each.servable, each.config_digest) for each in status.models]
     return (status.instance, status.draining, models)
+
+
+def _refuse_others(call: Call[Any, Any], neuron_id: str) -> None:
+    """Refuse what a neuron says of another one; it may publish under its own id only."""
+    if SUBJECT.get() != subject_of(call.subject, neuron=encode_token(neuron_id)):
+        raise ForbiddenError(f"only {neuron_id!r} itself may say this")

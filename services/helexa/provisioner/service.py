@@ -99,6 +99,7 @@ class Provisioner:
                 bus,
                 self.announcer,
                 metrics,
+                look=self.state.registry.host,
                 fence=lambda: self.lease.fence if self.lease.is_held else 0,
                 load_s=self.options.load_s,
             ),

@@ -31,3 +31,6 @@ TRACEPARENT: ContextVar[str] = ContextVar("helexa_traceparent", default="")
 
 DEADLINE: ContextVar[Deadline | None] = ContextVar("helexa_deadline", default=None)
 """When the caller stops waiting; `None`: it did not say."""
+
+SUBJECT: ContextVar[str] = ContextVar("helexa_subject", default="")
+"""The subject that a request came on. The server has checked that its sender may publish there."""

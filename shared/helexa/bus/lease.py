@@ -73,13 +73,21 @@ class Lease:
             )
             self._expires_at = asked_at + (resources.LEASES.ttl_s or 0)
         except ConflictError:
-            self._revision = None
+            self._revision = await self._own_revision()
         except HelexaError as error:
             _log.debug("lease_unreachable", extra={"lease": self.name, "error": error.message})
         if self.is_held != before:
             _log.info("lease_changed", extra={"lease": self.name, "held": self.is_held})
             async with self._changed:
                 self._changed.notify_all()
+
+    async def _own_revision(self) -> int | None:
+        """Return the key's revision if it is ours all the same: a renewal's answer may be lost."""
+        try:
+            entry = await self._bucket.get(self.name)
+        except HelexaError:
+            return None
+        return entry.revision if entry and entry.value.instance == self.instance else None
 
     async def _release(self) -> None:
         if self.is_held:

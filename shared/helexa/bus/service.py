@@ -17,7 +17,7 @@ from nats.aio.subscription import Subscription
 from helexa.bus import headers
 from helexa.bus.bodies import get_body
 from helexa.bus.client import Bus
-from helexa.bus.context import DEADLINE, REQUEST_ID, TRACEPARENT, Deadline
+from helexa.bus.context import DEADLINE, REQUEST_ID, SUBJECT, TRACEPARENT, Deadline
 from helexa.protocol import subjects
 from helexa.protocol.codec import pack, unpack
 from helexa.protocol.errors import (
@@ -148,6 +148,7 @@ class Service:
         message: Msg,
     ) -> ReplyT:
         fields = message.headers or {}
+        SUBJECT.set(message.subject)
         REQUEST_ID.set(fields.get(headers.REQUEST_ID_HEADER, ""))
         TRACEPARENT.set(fields.get(headers.TRACEPARENT_HEADER, ""))
         remaining = headers.remaining_s(fields)
