@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
-"""What all tests share: a real nats-server for the session, without users, on a free port."""
+"""What all tests share: a real nats-server for the whole run, without users, on a free port."""
 
 import json
 import shutil

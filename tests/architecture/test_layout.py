@@ -40,7 +40,7 @@ def tracked(*patterns: str) -> list[Path]:
     return [ROOT / name for name in listed if name and (ROOT / name).is_file()]
 
 
-SOURCES = tracked("*.py", "*.c", "*.sh", "*.toml", ".ci/run")
+SOURCES = tracked("*.py", "*.c", "*.sh", "*.toml", "*.html", "*.css", ".ci/run")
 MODULES = tracked("services/*.py", "shared/*.py")
 
 

@@ -4,6 +4,7 @@
 import asyncio
 import logging
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from pathlib import Path
@@ -27,7 +28,7 @@ _POLL_MAX_S = 0.5
 _PROBE = Timeouts(connect_s=2.0, first_byte_s=5.0, idle_s=5.0)
 
 
-class SpawnedBackend(HttpInference):
+class SpawnedBackend(HttpInference, ABC):
     """A server that is started as a process of this host and speaks OpenAI's HTTP.
 
     Subclasses give the command, and read after the start what the model can do.
@@ -62,13 +63,13 @@ class SpawnedBackend(HttpInference):
         self._is_serving = False
         self._is_stopping = False
 
+    @abstractmethod
     def command(self, place: Place) -> Sequence[str]:
         """Return program and arguments.
 
         Raises:
             ModelFailedError: the program is not on this host.
         """
-        raise NotImplementedError
 
     def environment(self, place: Place) -> dict[str, str]:
         """Return variables for the process, beside the configuration's own."""
