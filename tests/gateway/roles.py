@@ -302,6 +302,7 @@ async def gateway(
         "socket": "127.0.0.1:0",
         "grace_s": 0.2,
         "heartbeat_s": 0.4,
+        "show_route": True,
     }
     life = Life(Stop())
     listening = await start(life, GatewaySettings.model_validate(given | settings))

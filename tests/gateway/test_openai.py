@@ -223,6 +223,11 @@ async def test_one_id_goes_through_all_of_it(
     assert answer.headers["x-helexa-neuron"] == neuron.name
     assert answer.headers["x-helexa-decision"] == "decision-1"
     assert "x-helexa-neuron" not in (await http.post("/v1/chat/completions", json=BODY)).headers
+    closed = await site.gateway(show_route=False)
+    asked = {"x-helexa-show-route": "true"}
+    kept = await site.http(closed).post("/v1/chat/completions", json=BODY, headers=asked)
+    assert kept.status_code == 200
+    assert "x-helexa-neuron" not in kept.headers
     name = answer.headers["x-request-id"]
     assert answer.headers["x-client-request-id"] == "mine-1"
     assert site.scheduler.asked[0].request_id == name

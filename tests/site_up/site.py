@@ -7,12 +7,14 @@ import json
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import psutil
+
+from helexa.process.settings import current_environment
 
 READY = b"helexa ready"
 UP_WITHIN_S = 90.0
@@ -79,8 +81,10 @@ def command_of(process: psutil.Process) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def site_up(data: Path, *flags: str) -> AsyncIterator[RunningSite]:
-    """Run a site inside the block."""
+async def site_up(
+    data: Path, *flags: str, variables: Mapping[str, str] | None = None
+) -> AsyncIterator[RunningSite]:
+    """Run a site inside the block, with more environment `variables` than ours."""
     sockets = [
         word
         for role in ("gateway", "orchestrator", "portal")
@@ -90,6 +94,7 @@ async def site_up(data: Path, *flags: str) -> AsyncIterator[RunningSite]:
         *(sys.executable, "-m", "helexa.cli", "up", "--data-dir", str(data), *sockets, *flags),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        env=current_environment() | dict(variables or {}),
     )
     site = RunningSite(process, data)
     try:

@@ -15,7 +15,8 @@ CHATS = 200
 @pytest.mark.accepts("NET-10", "CX-2")
 async def test_two_hundred_chats_at_once_are_shared_by_all_neurons(tmp_path: Path) -> None:
     counts = ("--gateways", "2", "--schedulers", "2", "--provisioners", "2", "--neurons", "3")
-    async with site_up(tmp_path / "data", *counts) as site:
+    shown = {"HELEXA_GATEWAY_SHOW_ROUTE": "true"}
+    async with site_up(tmp_path / "data", *counts, variables=shown) as site:
         served: Counter[str] = Counter()
         clients = [
             AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=120)

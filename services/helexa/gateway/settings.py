@@ -44,7 +44,7 @@ class GatewaySettings(ServiceSettings):
     """Longest silence of an answer before its first token."""
     client_buffer_bytes: int = Field(default=8 * 1024 * 1024, gt=0)
     """A client that is further behind its answer is cut off."""
-    show_route: bool = True
+    show_route: bool = False
     """Name the neuron and the decision to callers who ask by `x-helexa-show-route: true`."""
     max_attempts: int = Field(default=3, ge=1)
     """Neurons that may fail a request before it fails."""
