@@ -315,12 +315,13 @@ async def test_a_neuron_that_falls_silent_in_the_middle_ends_the_stream(
 
     neuron.script = half
     http = site.http(await site.gateway())
-    asking = asyncio.create_task(http.post(CHAT, json=STREAM))
-    await soon(neuron.began.wait())
-    await neuron.die()
-    answer = await asyncio.wait_for(asking, PATIENCE_S)
-    assert '"code": "stream_interrupted"' in answer.text
-    assert "[DONE]" not in answer.text
+    async with http.stream("POST", CHAT, json=STREAM) as answer:
+        pieces = answer.aiter_text()
+        assert "half" in await anext(pieces)
+        await neuron.die()
+        rest = "".join([piece async for piece in pieces])
+    assert '"code": "stream_interrupted"' in rest
+    assert "[DONE]" not in rest
 
 
 async def test_silence_has_a_limit_and_length_has_none(site: Site, neuron: Neuron) -> None:

@@ -112,7 +112,7 @@ async def test_of_two_gateways_one_takes_over_and_both_can_read(site: Site, neur
     assert texts[0] == texts[1]
     assert numbers(texts[0]) == [0, 1]
     assert neuron.attached.empty()
-    assert control.get_nowait() == FrameKind.ATTACH
+    assert await asyncio.wait_for(control.get(), PATIENCE_S) == FrameKind.ATTACH
     assert control.empty()
 
 
