@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from helexa.bus.client import Bus, Connection
+from helexa.bus.client import Bus
+from helexa.bus.connection import Connection
 
 
 def nats_server_binary() -> str:

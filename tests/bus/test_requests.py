@@ -8,7 +8,8 @@ import nats.errors
 import pytest
 from tests.conftest import Broker
 
-from helexa.bus.client import Bus, Connection
+from helexa.bus.client import Bus
+from helexa.bus.connection import Connection
 from helexa.bus.context import DEADLINE, REQUEST_ID
 from helexa.bus.resources import Durability, ensure_resources
 from helexa.bus.service import Service

@@ -7,7 +7,8 @@ from tests.conftest import Broker
 
 from helexa.bus import tokenlog
 from helexa.bus.buckets import Bucket, Mirror
-from helexa.bus.client import Bus, Connection
+from helexa.bus.client import Bus
+from helexa.bus.connection import Connection
 from helexa.bus.lease import Lease
 from helexa.bus.resources import Durability, ensure_resources
 from helexa.protocol import resources, subjects

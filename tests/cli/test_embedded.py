@@ -6,7 +6,8 @@ import os
 import signal
 from pathlib import Path
 
-from helexa.bus.client import Bus, Connection
+from helexa.bus.client import Bus
+from helexa.bus.connection import Connection
 from helexa.cli.embedded import EmbeddedServer, server_config
 from helexa.cli.ports import free_address
 from helexa.protocol.subjects import Role, inbox_prefix

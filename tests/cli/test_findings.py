@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from helexa.bus.client import Connection
+from helexa.bus.connection import Connection
 from helexa.cli import findings
 from helexa.cli.doctor import table
 from helexa.cli.findings import Finding

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from helexa.bus.client import Bus, Connection
+from helexa.bus.client import Bus
+from helexa.bus.connection import Connection
 from helexa.bus.resources import Durability, ensure_resources
 from helexa.neuron.admission import Applicant
 from helexa.neuron.backends.interface import Backend, EventStream

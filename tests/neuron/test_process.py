@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from helexa.bus.client import Bus, Connection
+from helexa.bus.client import Bus
+from helexa.bus.connection import Connection
 from helexa.bus.resources import Durability, ensure_resources
 from helexa.bus.service import Service
 from helexa.neuron.weights import EMBEDDED

@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from helexa.bus.buckets import Bucket
-from helexa.bus.client import Bus, Connection
+from helexa.bus.client import Bus
+from helexa.bus.connection import Connection
 from helexa.bus.resources import Durability, ensure_resources
 from helexa.portal.settings import PortalSettings
 from helexa.process.http import bind

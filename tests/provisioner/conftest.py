@@ -14,7 +14,8 @@ import pytest
 from tests.conftest import Broker
 
 from helexa.bus.buckets import Bucket
-from helexa.bus.client import Bus, Connection
+from helexa.bus.client import Bus
+from helexa.bus.connection import Connection
 from helexa.bus.lease import Holder
 from helexa.bus.resources import Durability, ensure_resources
 from helexa.bus.service import Service

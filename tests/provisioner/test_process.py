@@ -17,7 +17,8 @@ import httpx
 import pytest
 from tests.conftest import Broker
 
-from helexa.bus.client import Bus, Connection
+from helexa.bus.client import Bus
+from helexa.bus.connection import Connection
 from helexa.bus.service import Service
 from helexa.protocol import subjects
 from helexa.protocol.errors import ForbiddenError, HelexaError, IdentityConflictError

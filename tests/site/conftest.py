@@ -13,7 +13,8 @@ import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 
-from helexa.bus.client import Bus, Connection
+from helexa.bus.client import Bus
+from helexa.bus.connection import Connection
 from helexa.protocol.naming import encode_token, random_id
 from helexa.protocol.subjects import Role, inbox_prefix
 from helexa.site.binary import ServerBinary, find_server

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from helexa.bus.client import Bus, Connection
+from helexa.bus.client import Bus
+from helexa.bus.connection import Connection
 from helexa.bus.service import Service
 from helexa.protocol import subjects
 from helexa.protocol.errors import UnavailableError

@@ -4,7 +4,8 @@
 import asyncio
 from collections.abc import Callable, Iterable
 
-from helexa.bus.client import Bus, Connection
+from helexa.bus.client import Bus
+from helexa.bus.connection import Connection
 from helexa.protocol import subjects
 from helexa.protocol.messages.models import ModelState, ModelStatus
 from helexa.protocol.messages.neurons import NeuronStatus

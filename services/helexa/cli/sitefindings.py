@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, ValidationError
 
-from helexa.bus.client import Bus, Connection
+from helexa.bus.client import Bus
+from helexa.bus.connection import Connection
 from helexa.cli.findings import Finding
 from helexa.protocol import subjects
 from helexa.protocol.naming import random_id

@@ -11,6 +11,8 @@ from helexa.protocol.messages.neurons import NeuronStatus
 HEARTBEAT_S = 1.0
 SILENT_S = 3 * HEARTBEAT_S
 """A neuron that has not reported for so long is not counted on."""
+RETURN_GRACE_S = 5.0
+"""So much later than this gateway a neuron may be back after the servers were gone."""
 FORGET_S = 60.0
 
 Listener = Callable[[str, int], None]
@@ -64,9 +66,12 @@ class Fleet:
         return now - held.at if held else float("inf")
 
     def listen_anew(self, now: float) -> None:
-        """Forget the silence of a time in which nothing could be heard."""
+        """Forget the silence of a time in which nothing could be heard.
+
+        The neurons lost the connection too, and may be back later than we are.
+        """
         for report in self._reports.values():
-            report.at = now
+            report.at = now + RETURN_GRACE_S
 
     def neurons(self, now: float) -> int:
         """Return how many neurons report."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_random_exponential
 
-from helexa.bus.client import Bus, Connection
+from helexa.bus.client import Bus
+from helexa.bus.connection import Connection
 from helexa.neuron.settings import NeuronSettings
 from helexa.process.settings import SettingsError
 from helexa.protocol import subjects

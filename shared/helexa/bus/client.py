@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Self
 
 import nats
@@ -18,6 +17,7 @@ from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 
 from helexa.bus import headers
+from helexa.bus.connection import Connection
 from helexa.bus.context import DEADLINE, Deadline
 from helexa.bus.reply_tokens import ReplyTokens
 from helexa.protocol.codec import pack, unpack
@@ -44,20 +44,6 @@ HEADROOM_BYTES = 16 * 1024
 APPENDED = {headers.EXPECTED_LAST_SEQUENCE_HEADER}
 """The headers of what was appended to a log, as its live readers see it."""
 RawCallback = Callable[[str, bytes], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """Where to connect and as whom."""
-
-    servers: tuple[str, ...]
-    name: str
-    """Shown in the server's connection list."""
-    seed: str | None = field(default=None, repr=False)
-    """The user's nkey seed; `None` connects without credentials."""
-    inbox_prefix: str = "_INBOX"
-    may_be_refused: bool = False
-    """A refusal is no news: who connects will ask to be let in."""
 
 
 class Bus:
@@ -96,6 +82,7 @@ class Bus:
             with contextlib.suppress(nats.errors.Error, asyncio.TimeoutError):
                 await self.client.flush(timeout=2)
         await self.client.close()
+        self._drop_socket()
 
     @property
     def is_connected(self) -> bool:
@@ -275,11 +262,19 @@ class Bus:
         _log.info("bus_connected", extra={"server": url.netloc if url else ""})
 
     async def _on_error(self, error: Exception) -> None:
+        if not self.client.is_connected:
+            self._drop_socket()
         text = f"{type(error).__name__}: {error}"
         if text != self.last_error:
             self.last_error = text
             level = logging.INFO if self.connection.may_be_refused else logging.WARNING
             _log.log(level, "bus_error", extra={"error": text})
+
+    def _drop_socket(self) -> None:
+        # nats-py forgets the socket of an attempt that failed, which would stay open.
+        transport = self.client._transport  # noqa: SLF001 - it has no other name
+        if transport is not None:
+            transport.close()
 
     async def _on_disconnected(self) -> None:
         if not self._leaving:

@@ -3,7 +3,7 @@
 
 from pathlib import Path
 
-from helexa.bus.client import Connection
+from helexa.bus.connection import Connection
 from helexa.process.settings import ServiceSettings, SettingsError, default_data_dir
 from helexa.protocol.subjects import Role, inbox_prefix
 from helexa.site.keys import Identity

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ValidationError
 
-from helexa.bus.client import Bus, Connection
+from helexa.bus.client import Bus
+from helexa.bus.connection import Connection
 from helexa.protocol import subjects
 from helexa.protocol.errors import UnavailableError
 from helexa.protocol.naming import random_id
