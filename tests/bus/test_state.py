@@ -159,3 +159,13 @@ async def test_of_two_gateways_that_take_over_one_wins(site: Bus) -> None:
     await tokenlog.append(site, subject, b"attach", after=last)
     with pytest.raises(ConflictError):
         await tokenlog.append(site, subject, b"attach too", after=last)
+
+
+async def test_an_append_that_the_log_refuses_reaches_no_subscriber(site: Bus) -> None:
+    subject = subjects.subject_of(subjects.TOKENS, home="g", author="ctl", request="r")
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+    await site.subscribe_raw(subject, lambda _, data: heard.put_nowait(data))
+    with pytest.raises(ConflictError):
+        await tokenlog.append(site, subject, b"refused", after=7)
+    await site.publish_raw(subject, b"marker")
+    assert await asyncio.wait_for(heard.get(), 5) == b"marker"

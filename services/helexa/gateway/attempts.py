@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """Assigning attempts in the log, so that every reader knows whose frames count."""
 
-import time
 from dataclasses import dataclass
 
-from helexa.bus.tokenlog import append, last_sequence, read_log
+from helexa.bus.tokenlog import append, read_log
 from helexa.gateway.answer import Answer
 from helexa.gateway.inbox import Inbox
 from helexa.gateway.work import Work
@@ -94,18 +93,18 @@ class Attempts:
         bus = self._inbox.bus
         subject = self._inbox.control_subject(answer)
         for _ in range(APPEND_ATTEMPTS):
-            after = answer.control_sequence
-            if after is None:
-                after = await last_sequence(bus, subject)
+            if answer.control_sequence is None and await self._knows_more(answer):
+                raise ConflictError("another gateway has taken over this answer")
             try:
-                answer.control_sequence = await append(bus, subject, frame, after=after)
+                await append(bus, subject, frame, after=answer.control_sequence or 0)
             except ConflictError:
-                # The first frame is not waited for, so its place may have been read too early.
+                # What was only published may not have been in the log yet when it was read.
                 if await self._knows_more(answer):
                     raise
             else:
-                answer.control.append(frame)
-                answer.control_at = time.monotonic()
+                # Live readers take no appends, because they also see those that the log refuses.
+                await self._inbox.publish_control(answer, frame)
+                answer.control_sequence = None
                 return
         raise UnavailableError("The token log is too busy.")
 

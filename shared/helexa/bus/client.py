@@ -41,8 +41,6 @@ PENDING_WHILE_AWAY_BYTES = 8 * 1024 * 1024
 HEADROOM_BYTES = 16 * 1024
 """Room for headers below the server's largest payload."""
 
-APPENDED = {headers.EXPECTED_LAST_SEQUENCE_HEADER}
-"""The headers of what was appended to a log, as its live readers see it."""
 RawCallback = Callable[[str, bytes], None]
 
 
@@ -203,11 +201,13 @@ class Bus:
     ) -> Subscription:
         """Call `handler` with the subject and bytes of every message, in order.
 
-        Dropped is what JetStream sends on somebody's behalf: its subject does not tell its author.
+        Messages with headers are dropped: what JetStream sends on somebody's behalf, whose subject
+        does not tell its author, and what was appended to a log, which subscribers get even where
+        the log refuses it (seen). Who appends publishes a copy once it is accepted.
         """
 
         async def take(message: Msg) -> None:
-            if message.headers and set(message.headers) != APPENDED:
+            if message.headers:
                 return
             # An exception that leaves a callback ends the whole connection (measured).
             try:
