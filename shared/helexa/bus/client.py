@@ -82,8 +82,7 @@ class Bus:
         try:
             await self.client.close()
         except asyncio.CancelledError:
-            # Where nats-py stops a reconnection that waits for its old socket to close, it cancels
-            # what it then waits for itself (2.16). Nobody has cancelled us.
+            # Stopping a reconnection, nats-py cancels what it then waits for itself.
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
@@ -109,7 +108,7 @@ class Bus:
         await self._connected.wait()
 
     def on_reconnected(self, callback: Callable[[], Awaitable[None]]) -> None:
-        """Call `callback` after each reconnection: what was missed must be read again."""
+        """Call `callback` after each reconnection."""
         self._reconnected.append(callback)
 
     async def request(
@@ -279,8 +278,7 @@ class Bus:
 
     def _drop_socket(self) -> None:
         # nats-py forgets the socket of an attempt that failed, which would stay open.
-        transport = self.client._transport  # noqa: SLF001 - it has no other name
-        if transport is not None:
+        if (transport := self.client._transport) is not None:  # noqa: SLF001 - no other name
             transport.close()
 
     async def _on_disconnected(self) -> None:
