@@ -8,9 +8,9 @@ import sys
 from helexa.cli.api import Api, segment
 from helexa.cli.flags import add_settings_flags, settings_flags
 from helexa.cli.reach import ClientSettings, orchestrator
-from helexa.cli.services.process import run_service
 from helexa.cli.views import JoinToken, NeuronList, neuron_table
 from helexa.neuron.settings import NeuronSettings
+from helexa.process.running import run_service
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,10 +9,11 @@ from helexa.gateway.authority import settings_authority
 from helexa.gateway.gateway import Gateway
 from helexa.gateway.settings import GatewaySettings
 from helexa.process.http import Listening, serve_http
-from helexa.process.lifecycle import EXIT_USAGE, Life, run_process
-from helexa.process.logs import configure_logs, name_instance
+from helexa.process.lifecycle import Life
+from helexa.process.logs import name_instance
 from helexa.process.metrics import Metrics
-from helexa.process.settings import SettingsError, SocketAddress, load_settings
+from helexa.process.running import service_main
+from helexa.process.settings import SocketAddress
 from helexa.protocol.naming import instance_id
 from helexa.protocol.subjects import Role
 from helexa.site.connect import site_connection
@@ -47,17 +48,7 @@ async def start(life: Life, settings: GatewaySettings) -> Listening:
 
 def main() -> int:
     """Run a gateway until a signal ends it, and return its exit code."""
-    try:
-        settings = load_settings(GatewaySettings).values
-    except SettingsError as error:
-        sys.stderr.write(f"helexa: {error}\n")
-        return EXIT_USAGE
-    configure_logs("gateway", instance_id(), settings.log_level)
-
-    async def run(life: Life) -> None:
-        await start(life, settings)
-
-    return run_process(run)
+    return service_main(GatewaySettings, start)
 
 
 if __name__ == "__main__":

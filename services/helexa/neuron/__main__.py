@@ -10,10 +10,10 @@ from helexa.neuron.joining import read_join_token, read_sites
 from helexa.neuron.node import Node
 from helexa.neuron.runtimes import runnable_kinds
 from helexa.neuron.settings import NeuronSettings
-from helexa.process.lifecycle import EXIT_FAILED, EXIT_USAGE, Life, run_process
-from helexa.process.logs import configure_logs, name_instance
+from helexa.process.lifecycle import EXIT_FAILED, Life
+from helexa.process.logs import name_instance
 from helexa.process.metrics import Metrics
-from helexa.process.settings import SettingsError, load_settings
+from helexa.process.running import service_main
 from helexa.protocol.naming import instance_id
 from helexa.protocol.subjects import Role
 from helexa.site.connect import data_dir_of
@@ -51,13 +51,7 @@ async def start(life: Life, settings: NeuronSettings) -> None:
 
 def main() -> int:
     """Run a neuron process; return its exit code."""
-    try:
-        settings = load_settings(NeuronSettings).values
-    except SettingsError as error:
-        sys.stderr.write(f"helexa: {error}\n")
-        return EXIT_USAGE
-    configure_logs(Role.NEURON, instance_id(), settings.log_level)
-    return run_process(lambda life: start(life, settings))
+    return service_main(NeuronSettings, start)
 
 
 if __name__ == "__main__":

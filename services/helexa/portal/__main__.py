@@ -12,10 +12,10 @@ from helexa.portal.service import Pages, SiteView, not_found
 from helexa.portal.settings import PortalSettings
 from helexa.process.health import Readiness
 from helexa.process.http import serve_http
-from helexa.process.lifecycle import EXIT_USAGE, Life, run_process
-from helexa.process.logs import configure_logs, name_instance
+from helexa.process.lifecycle import Life
+from helexa.process.logs import name_instance
 from helexa.process.metrics import Metrics
-from helexa.process.settings import SettingsError, load_settings
+from helexa.process.running import service_main
 from helexa.process.status import status_routes
 from helexa.protocol.naming import instance_id
 from helexa.protocol.subjects import Role
@@ -64,13 +64,7 @@ async def start(life: Life, settings: PortalSettings) -> None:
 
 def main() -> int:
     """Run one portal and return its exit code."""
-    try:
-        settings = load_settings(PortalSettings).values
-    except SettingsError as error:
-        sys.stderr.write(f"helexa: {error}\n")
-        return EXIT_USAGE
-    configure_logs("portal", instance_id(), settings.log_level)
-    return run_process(lambda life: start(life, settings))
+    return service_main(PortalSettings, start)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ from helexa.bus.resources import Durability, ensure_resources
 from helexa.bus.service import Service
 from helexa.process.health import Readiness
 from helexa.process.http import serve_http
-from helexa.process.lifecycle import EXIT_USAGE, Life, run_process
-from helexa.process.logs import configure_logs, name_instance
+from helexa.process.lifecycle import Life
+from helexa.process.logs import name_instance
 from helexa.process.metrics import Metrics
-from helexa.process.settings import SettingsError, load_settings
+from helexa.process.running import service_main
 from helexa.process.status import status_routes
 from helexa.process.version import software_version
 from helexa.protocol.naming import instance_id
@@ -68,13 +68,7 @@ def _options(settings: ProvisionerSettings) -> Options:
 
 def main() -> int:
     """Run a provisioner process; return its exit code."""
-    try:
-        settings = load_settings(ProvisionerSettings).values
-    except SettingsError as error:
-        sys.stderr.write(f"helexa: {error}\n")
-        return EXIT_USAGE
-    configure_logs(Role.PROVISIONER, instance_id(), settings.log_level)
-    return run_process(lambda life: start(life, settings))
+    return service_main(ProvisionerSettings, start)
 
 
 if __name__ == "__main__":

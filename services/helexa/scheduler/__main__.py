@@ -10,10 +10,11 @@ from helexa.bus.client import Bus
 from helexa.bus.service import Service
 from helexa.process.health import Readiness
 from helexa.process.http import serve_http
-from helexa.process.lifecycle import EXIT_USAGE, Life, run_process
-from helexa.process.logs import configure_logs, name_instance
+from helexa.process.lifecycle import Life
+from helexa.process.logs import name_instance
 from helexa.process.metrics import Metrics
-from helexa.process.settings import SettingsError, SocketAddress, load_settings
+from helexa.process.running import service_main
+from helexa.process.settings import SocketAddress
 from helexa.process.status import status_routes
 from helexa.process.version import software_version
 from helexa.protocol.naming import instance_id
@@ -64,13 +65,7 @@ async def start(life: Life, settings: SchedulerSettings) -> None:
 
 def main() -> int:
     """Run a scheduler process; return its exit code."""
-    try:
-        settings = load_settings(SchedulerSettings).values
-    except SettingsError as error:
-        sys.stderr.write(f"helexa: {error}\n")
-        return EXIT_USAGE
-    configure_logs(Role.SCHEDULER, instance_id(), settings.log_level)
-    return run_process(lambda life: start(life, settings))
+    return service_main(SchedulerSettings, start)
 
 
 if __name__ == "__main__":

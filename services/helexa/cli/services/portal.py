@@ -4,8 +4,8 @@
 import argparse
 
 from helexa.cli.flags import add_settings_flags, settings_flags
-from helexa.cli.services.process import run_service
 from helexa.portal.settings import PortalSettings
+from helexa.process.running import run_service
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

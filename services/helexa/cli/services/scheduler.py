@@ -4,7 +4,7 @@
 import argparse
 
 from helexa.cli.flags import add_settings_flags, settings_flags
-from helexa.cli.services.process import run_service
+from helexa.process.running import run_service
 from helexa.scheduler.settings import SchedulerSettings
 
 
