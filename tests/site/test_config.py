@@ -8,7 +8,7 @@ import pytest
 from helexa.protocol.resources import BUCKETS, OBJECT_STORES, STREAMS
 from helexa.protocol.subjects import Role
 from helexa.site.binary import ServerBinary
-from helexa.site.config import SiteConfig, render_server, render_user
+from helexa.site.config import Cluster, SiteConfig, render_server, render_user
 from helexa.site.keys import Identity
 from helexa.site.layout import DataDir
 from helexa.site.permissions import Permissions, permissions_for
@@ -26,6 +26,21 @@ def test_the_server_accepts_what_is_written(binary: ServerBinary, tmp_path: Path
     )
 
     assert (checked.returncode, "is valid" in checked.stderr) == (0, True), checked.stderr
+
+
+def test_the_server_accepts_its_part_in_a_cluster(binary: ServerBinary, tmp_path: Path) -> None:
+    cluster = Cluster("nats-2", ("nats-1:6222", "nats-2:6222"), "a-secret", host="0.0.0.0")
+    data = DataDir(tmp_path)
+    write_configuration(data, SiteConfig("home", cluster=cluster, port=-1))
+
+    checked = subprocess.run(
+        [binary.path, "-t", "-c", data.nats_conf], capture_output=True, text=True, check=False
+    )
+
+    assert (checked.returncode, "is valid" in checked.stderr) == (0, True), checked.stderr
+    text = data.nats_conf.read_text()
+    assert 'server_name: "nats-2"' in text
+    assert 'domain: "home"' in text
 
 
 def test_nothing_listens_beyond_this_machine_unless_told(tmp_path: Path) -> None:

@@ -29,9 +29,25 @@ SITE_ROLES: tuple[Role, ...] = tuple(role for role in Role if role is not Role.N
 
 _CONNECTION_TYPES = ("STANDARD", "WEBSOCKET")
 """Without this a site's user could also connect as a leaf node."""
+_CLUSTER_USER = "server"
 _LOG_FILE_BYTES = 16 * MIB
 _LOG_FILES = 4
 _DEFINITIONS = "# Written by helexa when it starts the server; changes are lost.\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """One server's part in a cluster of servers that keep the site's streams together."""
+
+    server: str
+    """The server's own name; the site's name is that of the cluster."""
+    routes: tuple[str, ...]
+    """`HOST:PORT` of every server's cluster port; its own may be among them."""
+    secret: str
+    """What servers of one cluster show each other; letters, digits and `-` only."""
+    host: str = LOOPBACK
+    port: int = 6222
+    """Where other servers connect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +56,8 @@ class SiteConfig:
 
     name: str
     """The server's name and, so that links between sites stay apart, its JetStream domain."""
+    cluster: Cluster | None = None
+    """`None`: a site of one server."""
     host: str = LOOPBACK
     port: int = 4222
     """`ANY_PORT` takes a free one."""
@@ -71,7 +89,7 @@ def render_server(config: SiteConfig, places: Places, system_public: str) -> str
     """Return `nats.conf`."""
     lines = [
         _DEFINITIONS.rstrip(),
-        f"server_name: {_quote(config.name)}",
+        f"server_name: {_quote(config.cluster.server if config.cluster else config.name)}",
         f"listen: {_quote(socket_text(config.host, config.port))}",
         *_monitor(config),
         f"pid_file: {_quote(places.pid_file)}",
@@ -88,6 +106,7 @@ def render_server(config: SiteConfig, places: Places, system_public: str) -> str
         "",
         *_jetstream(config, places.store),
         "",
+        *(_cluster(config.name, config.cluster) if config.cluster else ()),
         *_accounts(system_public),
     ]
     return "\n".join(lines) + "\n"
@@ -137,6 +156,20 @@ def _jetstream(config: SiteConfig, store: Path) -> list[str]:
         f"  max_memory_store: {config.max_memory_bytes}",
         f"  max_file_store: {config.max_file_bytes}",
         "}",
+    ]
+
+
+def _cluster(name: str, cluster: Cluster) -> list[str]:
+    user = f"{_CLUSTER_USER}:{cluster.secret}"
+    routes = ", ".join(_quote(f"nats://{user}@{address}") for address in cluster.routes)
+    return [
+        "cluster {",
+        f"  name: {_quote(name)}",
+        f"  listen: {_quote(socket_text(cluster.host, cluster.port))}",
+        f"  authorization {{ user: {_CLUSTER_USER}, password: {_quote(cluster.secret)} }}",
+        f"  routes: [{routes}]",
+        "}",
+        "",
     ]
 
 
