@@ -10,7 +10,7 @@ from helexa.bus.buckets import Bucket, Mirror
 from helexa.bus.client import Bus
 from helexa.bus.connection import Connection
 from helexa.bus.lease import Lease
-from helexa.bus.resources import Durability, ensure_resources
+from helexa.bus.resources import Durability, ensure_resources, restore_resources
 from helexa.protocol import resources, subjects
 from helexa.protocol.errors import ConflictError
 from helexa.protocol.messages.models import ModelConfig, ModelId
@@ -54,6 +54,25 @@ async def test_a_changed_declaration_is_applied_to_what_exists(site: Bus) -> Non
     await ensure_resources(site, Role.GATEWAY, Durability(token_log_bytes=1024 * 1024))
     found = await site.jetstream.stream_info(resources.TOKENS.name)
     assert found.config.max_bytes == 1024 * 1024
+
+
+async def test_a_reconnection_undoes_no_change_and_restores_what_is_lost(site: Bus) -> None:
+    changed = Durability(token_log_bytes=1024 * 1024)
+    await ensure_resources(site, Role.GATEWAY, changed)
+    await restore_resources(site, Role.GATEWAY, Durability())
+    kept = await site.jetstream.stream_info(resources.TOKENS.name)
+    await site.jetstream.delete_stream(resources.TOKENS.name)
+    await restore_resources(site, Role.GATEWAY, Durability())
+    restored = await site.jetstream.stream_info(resources.TOKENS.name)
+    sizes = (kept.config.max_bytes, restored.config.max_bytes)
+    assert sizes == (changed.token_log_bytes, Durability().token_log_bytes)
+
+
+async def test_what_cannot_be_changed_stays_and_the_rest_is_applied(site: Bus) -> None:
+    wanted = Durability(token_storage="file", token_log_bytes=1024 * 1024)
+    await asyncio.wait_for(ensure_resources(site, Role.GATEWAY, wanted), 10)
+    found = (await site.jetstream.stream_info(resources.TOKENS.name)).config
+    assert (found.storage, found.max_bytes) == ("memory", 1024 * 1024)
 
 
 async def test_a_record_is_kept_under_any_name(site: Bus) -> None:

@@ -10,7 +10,7 @@ from helexa.cli.commands import COMMANDS
 from helexa.cli.config import KINDS
 from helexa.cli.parser import DESCRIPTION, command_parser
 from helexa.cli.reach import ClientSettings
-from helexa.process.settings import ServiceSettings
+from helexa.process.settings import ServiceSettings, StreamSettings
 
 INTRODUCTION = """\
 `helexa COMMAND --help` shows the same. The exit code is 0 when all is done, 1 when something
@@ -87,7 +87,7 @@ def _setting(command: str, action: argparse.Action) -> tuple[type[ServiceSetting
     made = action.metavar == "VALUE" or isinstance(action, argparse.BooleanOptionalAction)
     if not made:
         return None
-    for kind in (KINDS.get(command), ServiceSettings, ClientSettings):
+    for kind in (KINDS.get(command), ServiceSettings, StreamSettings, ClientSettings):
         if kind is not None and action.dest in field_docs(kind):
             return kind, action.dest
     return None

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator
 
 from helexa.cli.config import KINDS
-from helexa.process.settings import WELL_KNOWN_VARIABLES, ServiceSettings
+from helexa.process.settings import WELL_KNOWN_VARIABLES, ServiceSettings, StreamSettings
 
 INTRODUCTION = """\
 Each setting has one name. In `helexa.toml` it stands in the table of its service, in the
@@ -24,6 +24,7 @@ TYPES = {
     "int": "whole number",
     "float": "number",
     "bool": "true or false",
+    "Literal['memory', 'file']": "`memory` or `file`",
     "Path": "path",
     "SecretStr": "secret text",
     "tuple[str, ...]": "list of texts",
@@ -33,12 +34,18 @@ For every service. These may also stand at the top of the file, before the first
 `HELEXA_NAME`; in a service's table, or as `HELEXA_SERVICE_NAME`, they are about that service
 alone.
 """
+STREAMS_TABLE = """\
+For every service that makes streams and buckets: gateway, provisioner and portal. They may be set
+once for all of them, like those above, and all of them need the same values: of two services that
+differ, the one that started last has its way.
+"""
 
 
 def settings_page(note: str) -> str:
     """Return the page of settings."""
     lines = ["# Settings", "", note, "", INTRODUCTION, "## All services", "", SHARED_TABLE]
-    lines += list(_table(ServiceSettings))
+    lines += [*_table(ServiceSettings), "", "## Streams", "", STREAMS_TABLE]
+    lines += list(_table(StreamSettings))
     for section, kind in KINDS.items():
         lines += [
             "",

@@ -11,6 +11,7 @@ from helexa.process.settings import (
     ServiceSettings,
     SettingsError,
     SocketAddress,
+    StreamSettings,
     default_data_dir,
     load_settings,
 )
@@ -66,6 +67,21 @@ def test_what_all_services_have_may_stand_at_the_top(tmp_path: Path) -> None:
     assert loaded.values.log_level == "debug"
     assert loaded.origins["log_level"] == f"{file}:1"
     assert loaded.origins["socket"] == f"{file}:3"
+
+
+class LarderSettings(StreamSettings):
+    section: ClassVar[str] = "larder"
+
+
+def test_what_some_services_have_in_common_is_set_once(tmp_path: Path) -> None:
+    file = write(tmp_path, 'token_storage = "file"\n')
+    environment = {"HELEXA_STREAM_REPLICAS": "3"}
+
+    keeps = load_settings(LarderSettings, environment=environment, file=file).values
+    keeps_none = load_settings(KitchenSettings, environment=environment, file=file).values
+
+    assert (keeps.stream_replicas, keeps.token_storage) == (3, "file")
+    assert "stream_replicas" not in keeps_none.model_fields_set
 
 
 def test_the_own_table_wins_over_the_top(tmp_path: Path) -> None:

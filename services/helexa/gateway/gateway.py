@@ -7,7 +7,7 @@ import time
 
 from helexa.bus.buckets import Bucket, Mirror
 from helexa.bus.client import Bus
-from helexa.bus.resources import Durability, ensure_resources
+from helexa.bus.resources import ensure_resources, restore_resources
 from helexa.gateway.attempts import Attempts, Patience
 from helexa.gateway.authority import Authority
 from helexa.gateway.beat import Pulse
@@ -23,6 +23,7 @@ from helexa.gateway.routes import Routes
 from helexa.gateway.settings import GatewaySettings
 from helexa.gateway.sinks import PULSES_A_HEARTBEAT
 from helexa.gateway.waiting import Lines
+from helexa.process.durability import durability_of
 from helexa.process.health import Readiness
 from helexa.process.lifecycle import Life
 from helexa.process.metrics import Metrics
@@ -99,7 +100,7 @@ class Gateway:
         life.run("beat", self._pulse.run())
         life.run("readers", self._inbox.pulse(self._settings.heartbeat_s / PULSES_A_HEARTBEAT))
         life.run("lines", self._show_lines())
-        await ensure_resources(self.bus, Role.GATEWAY, Durability())
+        await ensure_resources(self.bus, Role.GATEWAY, durability_of(self._settings))
         self._is_subscribed = True
         _log.info("listening_to_site")
 
@@ -153,7 +154,7 @@ class Gateway:
         self._peers.listen_anew(now)
         self._inbox.mend_all()
         # A log in memory starts empty with its server.
-        await ensure_resources(self.bus, Role.GATEWAY, Durability())
+        await restore_resources(self.bus, Role.GATEWAY, durability_of(self._settings))
         for answer in self._inbox.readers:
             try:
                 await self._inbox.renew_control(answer, at_once=True)

@@ -6,12 +6,12 @@ from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from helexa.process.settings import ServiceSettings, SocketAddress
+from helexa.process.settings import SocketAddress, StreamSettings
 
 _DIGEST_LENGTH = 64
 
 
-class GatewaySettings(ServiceSettings):
+class GatewaySettings(StreamSettings):
     """Settings of the gateway, table `[gateway]`."""
 
     section: ClassVar[str] = "gateway"

@@ -7,9 +7,10 @@ import sys
 from starlette.applications import Starlette
 
 from helexa.bus.client import Bus
-from helexa.bus.resources import Durability, ensure_resources
+from helexa.bus.resources import ensure_resources
 from helexa.portal.service import Pages, SiteView, not_found
 from helexa.portal.settings import PortalSettings
+from helexa.process.durability import durability_of
 from helexa.process.health import Readiness
 from helexa.process.http import serve_http
 from helexa.process.lifecycle import Life
@@ -55,7 +56,7 @@ async def start(life: Life, settings: PortalSettings) -> None:
     await life.watch(bus)
 
     async def join() -> None:
-        await ensure_resources(bus, Role.PORTAL, Durability())
+        await ensure_resources(bus, Role.PORTAL, durability_of(settings))
         life.run("metrics", metrics.publish(bus, settings.metrics_interval_s))
         await view.follow()
 

@@ -3,10 +3,10 @@
 
 from typing import ClassVar
 
-from helexa.process.settings import ServiceSettings, SocketAddress
+from helexa.process.settings import SocketAddress, StreamSettings
 
 
-class PortalSettings(ServiceSettings):
+class PortalSettings(StreamSettings):
     """Settings of one portal."""
 
     section: ClassVar[str] = "portal"

@@ -5,8 +5,9 @@ import logging
 import sys
 
 from helexa.bus.client import Bus
-from helexa.bus.resources import Durability, ensure_resources
+from helexa.bus.resources import ensure_resources
 from helexa.bus.service import Service
+from helexa.process.durability import durability_of
 from helexa.process.health import Readiness
 from helexa.process.http import serve_http
 from helexa.process.lifecycle import Life
@@ -41,7 +42,7 @@ async def start(life: Life, settings: ProvisionerSettings) -> None:
     app = make_app(provisioner, api_key(settings), status_routes(readiness, metrics))
     listening = await life.resources.enter_async_context(serve_http(app, settings.address))
     _log.info("serving", extra={"url": listening.url})
-    await ensure_resources(bus, Role.PROVISIONER, Durability(replicas=settings.replicas))
+    await ensure_resources(bus, Role.PROVISIONER, durability_of(settings))
     provisioner.enrolment = await open_enrolment(life.resources, settings, provisioner)
     service = Service(bus, Role.PROVISIONER, instance=instance, version=software_version())
     life.resources.push_async_callback(service.drain, settings.grace_s)

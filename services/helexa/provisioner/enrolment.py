@@ -71,10 +71,13 @@ class Enrolment:
         announcer: Announcer,
         *,
         users_file: Path,
-        server_count: int,
+        server_count: int | None,
         join_urls: Sequence[str],
     ) -> None:
-        """Change `users_file`, and have the servers read it over `system`."""
+        """Change `users_file`, and have the servers read it over `system`.
+
+        Without `server_count`, those count that are connected to each other.
+        """
         self._system = system
         self._identities = identities
         self._announcer = announcer

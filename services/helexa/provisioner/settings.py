@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from pydantic import Field, SecretStr
 
-from helexa.process.settings import ServiceSettings, SocketAddress
+from helexa.process.settings import SocketAddress, StreamSettings
 
 
-class ProvisionerSettings(ServiceSettings):
+class ProvisionerSettings(StreamSettings):
     """Settings of one provisioner."""
 
     section: ClassVar[str] = "provisioner"
@@ -20,8 +20,6 @@ class ProvisionerSettings(ServiceSettings):
     """The key of the API; `None`: the one in the data directory, made at the first start."""
     seed_default_model: bool = True
     """Put the embedded model into a catalogue that is empty."""
-    replicas: int = Field(default=1, ge=1, le=5)
-    """Servers that keep each stream; more than 1 needs as many servers."""
     neuron_timeout_s: float = Field(default=10.0, gt=0)
     """A neuron that has been silent for so long is removed, and its models are placed elsewhere."""
     tick_s: float = Field(default=2.0, gt=0)
@@ -35,8 +33,9 @@ class ProvisionerSettings(ServiceSettings):
     users_file: Path | None = None
     """The file of enrolled neurons that the site's servers include; `None`: the data directory's,
     if a site is run from there."""
-    server_count: int = Field(default=1, ge=1)
-    """Servers of the site, which must all have read that file before a neuron is told it is in."""
+    server_count: int | None = Field(default=None, ge=1)
+    """Servers of the site, which must all have read that file before a neuron is told it is in;
+    `None`: those that are connected to each other at that time."""
     join_urls: tuple[str, ...] = ()
     """Addresses of the site's servers for hosts that join; empty: those this process uses."""
 

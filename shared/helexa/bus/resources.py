@@ -3,11 +3,12 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import nats.errors
 import nats.js.errors
-from nats.js import api
+from nats.js import JetStreamContext, api
 
 from helexa.bus.client import Bus
 from helexa.protocol import resources, subjects
@@ -18,6 +19,8 @@ _log = logging.getLogger(__name__)
 RETRY_S = 0.5
 NAME_IN_USE = 10058
 """JetStream's code for a stream that exists with another configuration."""
+CANNOT_CHANGE = 10052
+"""JetStream's code for a change that an existing stream cannot take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,24 +33,43 @@ class Durability:
 
 
 async def ensure_resources(bus: Bus, role: Role, durability: Durability) -> None:
-    """Create what `role` owns, and bring what exists to its declaration. Waits for JetStream."""
+    """Create what `role` owns, and bring what exists to its declaration. Waits for JetStream.
+
+    Of several processes that are told different things, the one that started last has its way.
+    """
+    await _ensure(bus, role, durability, _create_or_change)
+
+
+async def restore_resources(bus: Bus, role: Role, durability: Durability) -> None:
+    """Create what `role` owns and a server has lost; what exists stays as it is.
+
+    Waits for JetStream. For reconnections: a process with old settings must not undo there what one
+    that started after it has changed.
+    """
+    await _ensure(bus, role, durability, _create)
+
+
+_Step = Callable[[JetStreamContext, api.StreamConfig], Awaitable[object]]
+
+
+async def _ensure(bus: Bus, role: Role, durability: Durability, step: _Step) -> None:
     await bus.wait_connected()
     for stream in resources.STREAMS:
         if role in stream.owners:
-            await _until_done(bus, stream.name, _stream_config(stream, durability))
+            await _until_done(bus, stream.name, _stream_config(stream, durability), step)
     for bucket in resources.BUCKETS:
         if role in bucket.owners:
-            await _until_done(bus, bucket.name, _bucket_config(bucket, durability))
+            await _until_done(bus, bucket.name, _bucket_config(bucket, durability), step)
     for store in resources.OBJECT_STORES:
         if role in store.owners:
-            await _until_done(bus, store.name, _store_config(store, durability))
+            await _until_done(bus, store.name, _store_config(store, durability), step)
 
 
-async def _until_done(bus: Bus, name: str, config: api.StreamConfig) -> None:
+async def _until_done(bus: Bus, name: str, config: api.StreamConfig, step: _Step) -> None:
     failure: str | None = None
     while True:
         try:
-            await _create(bus, config)
+            await step(bus.jetstream, config)
         except (TimeoutError, nats.errors.Error) as error:
             if str(error) != failure:
                 failure = str(error)
@@ -57,19 +79,50 @@ async def _until_done(bus: Bus, name: str, config: api.StreamConfig) -> None:
             return
 
 
-async def _create(bus: Bus, config: api.StreamConfig) -> None:
+async def _create(jetstream: JetStreamContext, config: api.StreamConfig) -> bool:
+    """Create a stream; return False if it exists with another configuration."""
     try:
-        await bus.jetstream.add_stream(config)
+        await jetstream.add_stream(config)
     except nats.js.errors.BadRequestError as error:
         if error.err_code != NAME_IN_USE:
             raise
-        await bus.jetstream.update_stream(config)
+        return False
+    return True
+
+
+async def _create_or_change(jetstream: JetStreamContext, config: api.StreamConfig) -> None:
+    if await _create(jetstream, config):
+        return
+    try:
+        await jetstream.update_stream(config)
+    except nats.js.errors.APIError as error:
+        if error.err_code != CANNOT_CHANGE:
+            raise
+        await _change_the_rest(jetstream, config, str(error.description))
+
+
+async def _change_the_rest(
+    jetstream: JetStreamContext, config: api.StreamConfig, reason: str
+) -> None:
+    """Bring a stream to `config` in all that an existing one can change."""
+    found = (await jetstream.stream_info(str(config.name))).config
+    is_async = found.persist_mode is api.PersistMode.ASYNC
+    kept = config.evolve(
+        storage=found.storage,
+        persist_mode=found.persist_mode,
+        # What is flushed in the background cannot be replicated (seen).
+        num_replicas=1 if is_async else config.num_replicas,
+    )
+    await jetstream.update_stream(kept)
+    _log.warning("resource_stays", extra={"resource": config.name, "error": reason})
 
 
 def _stream_config(stream: resources.Stream, durability: Durability) -> api.StreamConfig:
     is_tokens = stream.name == resources.TOKENS.name
     storage = durability.token_storage if is_tokens else stream.storage
-    background = stream.async_persist or (is_tokens and storage == "file")
+    # Flushed in the background, a stream can never be given replicas (seen): none but this one,
+    # which is worth nothing two minutes later.
+    background = is_tokens and storage == "file" and durability.replicas == 1
     return api.StreamConfig(
         name=stream.name,
         subjects=list(stream.subjects),
@@ -83,7 +136,7 @@ def _stream_config(stream: resources.Stream, durability: Durability) -> api.Stre
         num_replicas=durability.replicas,
         allow_direct=True,
         no_ack=stream.no_ack,
-        persist_mode=(api.PersistMode.ASYNC if background and durability.replicas == 1 else None),
+        persist_mode=api.PersistMode.ASYNC if background else None,
     )
 
 

@@ -2,8 +2,8 @@
 """Settings, read once: defaults < `helexa.toml` < `HELEXA_*` < flags.
 
 A setting `socket` of the service `gateway` is `socket` in the table `[gateway]` of the file and
-`HELEXA_GATEWAY_SOCKET` in the environment. A setting that all services have, such as `data_dir`,
-may also stand at the top of the file and as `HELEXA_DATA_DIR`.
+`HELEXA_GATEWAY_SOCKET` in the environment. A setting that several services have in common, such as
+`data_dir`, may also stand at the top of the file and as `HELEXA_DATA_DIR`.
 """
 
 import os
@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
@@ -70,6 +70,21 @@ class ServiceSettings(BaseModel):
         if value.lower() not in ("debug", "info", "warning", "error"):
             raise ValueError("is one of debug, info, warning, error")
         return value.lower()
+
+
+class StreamSettings(ServiceSettings):
+    """What the services that make the site's streams and buckets are told; all need the same."""
+
+    stream_replicas: int = Field(default=1, ge=1, le=5)
+    """Servers that keep each stream and bucket; more than 1 needs a cluster of as many servers."""
+    token_storage: Literal["memory", "file"] = "memory"
+    """Where the token log is kept; an existing log keeps its storage."""
+    token_log_bytes: int = Field(default=256 * 1024 * 1024, ge=1024 * 1024)
+    """Most that the token log holds, on each server that keeps it."""
+
+
+COMMON_NAMES = frozenset(StreamSettings.model_fields)
+"""Settings that may be set once for every service that has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +170,7 @@ def _merge_file(
             if key in kind.model_fields:
                 values[key] = value
                 origins[key] = origin
-            elif table or key not in ServiceSettings.model_fields:
+            elif table or key not in COMMON_NAMES:
                 raise SettingsError(f"{origin}: unknown setting {key!r}{_suggest(kind, key)}")
 
 
@@ -171,7 +186,7 @@ def _merge_environment(
             f"{ENVIRONMENT_PREFIX}{name}".upper(),
             *WELL_KNOWN_VARIABLES.get(name, ()),
         )
-        shared = name in ServiceSettings.model_fields
+        shared = name in COMMON_NAMES
         for variable in candidates:
             own = variable == candidates[0] or shared or variable in candidates[2:]
             if own and variables.get(variable):

@@ -31,8 +31,6 @@ class Stream:
     discard_new: bool = False
     """Refuse what does not fit instead of dropping the oldest."""
     no_ack: bool = False
-    async_persist: bool = False
-    """Flush in the background, where there is one replica only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +94,6 @@ EVENTS = Stream(
     max_age_s=7 * DAY_S,
     owners=_roles(Role.PROVISIONER),
     readers=_roles(Role.PROVISIONER, Role.ADMIN),
-    async_persist=True,
 )
 STREAMS = (TOKENS, USAGE, EVENTS)
 

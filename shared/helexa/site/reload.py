@@ -5,7 +5,7 @@ The bus given must be connected as the system account's user, with `system_conne
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from pydantic import BaseModel, ValidationError
 
@@ -29,9 +29,15 @@ class _Fault(BaseModel):
     description: str = ""
 
 
+class _Load(BaseModel):
+    active_servers: int = 1
+    """Servers that the one that answers knows to run, itself included."""
+
+
 class _Answer(BaseModel):
     server: _Server
     error: _Fault | None = None
+    statsz: _Load = _Load()
 
 
 def system_connection(servers: Sequence[str], seed: str) -> Connection:
@@ -45,9 +51,11 @@ def system_connection(servers: Sequence[str], seed: str) -> Connection:
 
 
 async def reload_servers(
-    bus: Bus, *, expected: int = 1, deadline_s: float = ANSWER_WITHIN_S
+    bus: Bus, *, expected: int | None = None, deadline_s: float = ANSWER_WITHIN_S
 ) -> None:
     """Return when the site's `expected` servers run with what their files say now.
+
+    Without `expected`, those count that are connected to each other.
 
     Raises:
         ReloadError: a server finds its files wrong; it keeps what it had.
@@ -60,11 +68,18 @@ async def reload_servers(
     for answer in answers:
         if answer.error is not None:
             raise ReloadError(f"{answer.server.name}: {answer.error.description}")
-    if len(answers) < expected:
-        raise UnavailableError(f"{len(answers)} of the site's {expected} servers have reloaded")
+    known = expected or _known(found)
+    if len(answers) < known:
+        raise UnavailableError(f"{len(answers)} of the site's {known} servers have reloaded")
 
 
-async def _ask(bus: Bus, asked: Sequence[str], expected: int, within_s: float) -> list[_Answer]:
+def _known(answers: Collection[_Answer]) -> int:
+    return max((answer.statsz.active_servers for answer in answers), default=1)
+
+
+async def _ask(
+    bus: Bus, asked: Sequence[str], expected: int | None, within_s: float
+) -> list[_Answer]:
     answers: dict[str, _Answer] = {}
     complete = asyncio.Event()
 
@@ -74,7 +89,7 @@ async def _ask(bus: Bus, asked: Sequence[str], expected: int, within_s: float) -
         except ValidationError:
             return
         answers[answer.server.id] = answer
-        if len(answers) >= expected:
+        if len(answers) >= (expected or _known(answers.values())):
             complete.set()
 
     if not asked:
