@@ -76,7 +76,7 @@ class Enrolment:
     ) -> None:
         """Change `users_file`, and have the servers read it over `system`.
 
-        Without `server_count`, those count that are connected to each other.
+        Without `server_count`, those count that answer.
         """
         self._system = system
         self._identities = identities

@@ -35,7 +35,7 @@ class ProvisionerSettings(StreamSettings):
     if a site is run from there."""
     server_count: int | None = Field(default=None, ge=1)
     """Servers of the site, which must all have read that file before a neuron is told it is in;
-    `None`: those that are connected to each other at that time."""
+    `None`: those that answer at that time."""
     join_urls: tuple[str, ...] = ()
     """Addresses of the site's servers for hosts that join; empty: those this process uses."""
 

@@ -55,7 +55,8 @@ async def reload_servers(
 ) -> None:
     """Return when the site's `expected` servers run with what their files say now.
 
-    Without `expected`, those count that are connected to each other.
+    Without `expected`, those count that answer: servers know of each other, but also for a while of
+    one that has died.
 
     Raises:
         ReloadError: a server finds its files wrong; it keeps what it had.
@@ -68,9 +69,9 @@ async def reload_servers(
     for answer in answers:
         if answer.error is not None:
             raise ReloadError(f"{answer.server.name}: {answer.error.description}")
-    known = expected or _known(found)
-    if len(answers) < known:
-        raise UnavailableError(f"{len(answers)} of the site's {known} servers have reloaded")
+    counted = expected or max(1, len(found))
+    if len(answers) < counted:
+        raise UnavailableError(f"{len(answers)} of the site's {counted} servers have reloaded")
 
 
 def _known(answers: Collection[_Answer]) -> int:
