@@ -41,6 +41,25 @@ async def main(life):
 sys.exit(run_process(main))
 """
 
+HANGS = """
+import asyncio, sys, threading
+from helexa.process.logs import configure_logs
+from helexa.process.lifecycle import run_process
+
+async def wait():
+    await asyncio.Event().wait()
+
+async def block():
+    threading.Event().wait()
+
+async def main(life):
+    life.resources.push_async_callback({hang})
+    print("ready", flush=True)
+
+configure_logs("test", "i1", "info")
+sys.exit(run_process(main, stop_within_s=0.5))
+"""
+
 DIES = """
 import sys
 from helexa.process.lifecycle import run_process
@@ -105,6 +124,18 @@ def test_a_second_signal_kills() -> None:
 
     process.communicate(timeout=LIMIT_S)
     assert process.returncode == -signal.SIGTERM
+
+
+@pytest.mark.accepts("CX-27")
+@pytest.mark.parametrize("hang", ["wait", "block"])
+def test_what_hangs_does_not_hold_a_process_and_is_named(hang: str) -> None:
+    process = begin(HANGS.format(hang=hang))
+
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=LIMIT_S)
+
+    assert process.returncode == 1
+    assert hang in said
 
 
 def run(program: str) -> subprocess.CompletedProcess[str]:

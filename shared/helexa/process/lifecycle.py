@@ -2,7 +2,10 @@
 """The life of a service process, the same for all: start, run until asked to stop, drain, exit."""
 
 import asyncio
+import faulthandler
+import inspect
 import logging
+import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -19,6 +22,10 @@ _log = logging.getLogger(__name__)
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+STOP_WITHIN_S = 35.0
+BEYOND_GRACE_S = 15.0
+"""What a process may take to end, beyond the grace that its accepted work has."""
+_BLOCKED_S = 1.0
 
 
 class Life:
@@ -66,20 +73,27 @@ class Life:
             self.stop.ask(f"{task.get_name()} died", exit_code=EXIT_FAILED)
 
 
-def run_process(main: Callable[[Life], Awaitable[None]]) -> int:
+def run_process(
+    main: Callable[[Life], Awaitable[None]], *, stop_within_s: float = STOP_WITHIN_S
+) -> int:
     """Run a service: `main` sets it up, then it lives until a signal or a dead task ends it.
 
     Returns the exit code: 0 after a clean stop, 1 after a failure, 2 for a setting that is wrong
-    (said in one line).
+    (said in one line). Whatever hangs, the process is gone `stop_within_s` after it was asked to
+    stop, with 1, and has written what it waited for.
     """
-    return uvloop.run(_live(main))
+    try:
+        return uvloop.run(_live(main, stop_within_s))
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
-async def _live(main: Callable[[Life], Awaitable[None]]) -> int:
+async def _live(main: Callable[[Life], Awaitable[None]], stop_within_s: float) -> int:
     async with stop_on_signals() as stop:
         life = Life(stop)
         setting_up = asyncio.ensure_future(main(life))
         asked = asyncio.create_task(stop.wait())
+        asked.add_done_callback(lambda _: _end_within(stop_within_s))
         try:
             await asyncio.wait({setting_up, asked}, return_when=asyncio.FIRST_COMPLETED)
             if setting_up.done():
@@ -99,3 +113,26 @@ async def _live(main: Callable[[Life], Awaitable[None]]) -> int:
             await life.end()
         _log.info("stopped", extra={"reason": stop.reason})
         return stop.exit_code
+
+
+def _end_within(limit_s: float) -> None:
+    asyncio.get_running_loop().call_later(limit_s, _give_up)
+    # A loop that is blocked, or a thread that is, runs no callback.
+    faulthandler.dump_traceback_later(limit_s + _BLOCKED_S, exit=True)
+
+
+def _give_up() -> None:
+    waits = {task.get_name(): _place_of(task) for task in asyncio.all_tasks()}
+    _log.error("stop_hung", extra={"tasks": waits})
+    faulthandler.dump_traceback()
+    os._exit(EXIT_FAILED)
+
+
+def _place_of(task: asyncio.Task[Any]) -> str:
+    awaited: object = task.get_coro()
+    place = ""
+    while inspect.iscoroutine(awaited):
+        line = awaited.cr_frame.f_lineno if awaited.cr_frame else 0
+        place = f"{awaited.cr_code.co_qualname}:{line}"
+        awaited = awaited.cr_await
+    return place

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
-from helexa.process.lifecycle import EXIT_USAGE, Life, run_process
+from helexa.process.lifecycle import BEYOND_GRACE_S, EXIT_USAGE, Life, run_process
 from helexa.process.logs import configure_logs
 from helexa.process.settings import ServiceSettings, SettingsError, load_settings
 from helexa.protocol.naming import instance_id
@@ -29,7 +29,7 @@ def run_service(
     async def main(life: Life) -> None:
         await start(life, settings)
 
-    return run_process(main)
+    return run_process(main, stop_within_s=settings.grace_s + BEYOND_GRACE_S)
 
 
 def service_main(
