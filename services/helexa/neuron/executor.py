@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from helexa.neuron.execution import Ending, Execution, Pace
+from helexa.neuron.execution import CLOSE_WITHIN_S, Ending, Execution, Pace
 from helexa.neuron.models import ModelHost
 from helexa.neuron.outbox import Outbox, Publish
 from helexa.neuron.retention import Retention
@@ -38,6 +38,8 @@ _log = logging.getLogger(__name__)
 
 RESEND_BYTES = 512 * 1024
 """Of kept frames, so much goes into one answer; the asker asks again for the rest."""
+LAST_FRAME_S = 1.0
+"""How long the terminal frame of an answer may take once its backend has let go."""
 REPUBLISH_BEFORE_S = 5.0
 """Frames published so long before a connection was seen to break may have been lost with it."""
 
@@ -160,7 +162,7 @@ class Executor:
         await asyncio.wait(tasks, timeout=grace_s)
         for execution in list(self._running):
             execution.stop(ShuttingDownError(retry_after_s=1.0))
-        await asyncio.wait(tasks, timeout=5)
+        await asyncio.wait(tasks, timeout=CLOSE_WITHIN_S + LAST_FRAME_S)
 
     def _begin(self, request: ExecuteRequest) -> None:
         if self.is_draining:

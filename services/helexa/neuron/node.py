@@ -30,6 +30,9 @@ from helexa.site.layout import DataDir
 
 _log = logging.getLogger(__name__)
 
+CLOSE_WITHIN_S = 7.0
+"""A little more than a runtime is given to end before it is killed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
@@ -131,7 +134,12 @@ class Node:
         self.presence.is_draining = True
         self.presence.host.notify()
         await asyncio.gather(*(link.executor.finish(grace_s) for link in links))
-        await self.presence.host.close()
+        # What hangs ends with this process: its guard sees to that.
+        try:
+            async with asyncio.timeout(CLOSE_WITHIN_S):
+                await self.presence.host.close()
+        except TimeoutError:
+            _log.warning("models_hang")
         await asyncio.gather(*(link.leave("stopped") for link in links))
         self.presence.hardware.stop()
         _log.info("models_stopped")

@@ -35,6 +35,8 @@ _log = logging.getLogger(__name__)
 DEFAULT_CONCURRENCY = 4096
 """Requests of one endpoint in work at once; more are refused as busy."""
 
+UNSUBSCRIBE_S = 2.0
+
 
 @dataclass(slots=True)
 class Endpoint:
@@ -99,10 +101,10 @@ class Service:
 
     async def drain(self, grace_s: float) -> None:
         """Accept no more, finish what was accepted within `grace_s`, refuse the rest."""
-        for subscription in [*(e.subscription for e in self.endpoints), *self._discovery]:
-            if subscription is not None and self.bus.is_connected:
-                with contextlib.suppress(nats.errors.Error, asyncio.TimeoutError):
-                    await asyncio.wait_for(subscription.drain(), timeout=2)
+        if self.bus.is_connected:
+            served = [e.subscription for e in self.endpoints if e.subscription is not None]
+            # At once: a server that does not answer must not hold us up for each of them.
+            await asyncio.gather(*map(_unsubscribe, [*served, *self._discovery]))
         tasks = {task for endpoint in self.endpoints for task in endpoint.tasks}
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=grace_s)
@@ -236,3 +238,8 @@ class Service:
             "started": self._started.isoformat().replace("+00:00", "Z"),
             "endpoints": described,
         }
+
+
+async def _unsubscribe(subscription: Subscription) -> None:
+    with contextlib.suppress(nats.errors.Error, asyncio.TimeoutError):
+        await asyncio.wait_for(subscription.drain(), UNSUBSCRIBE_S)
