@@ -39,7 +39,7 @@ async def start(life: Life, settings: GatewaySettings) -> Listening:
         serve_http(gateway.routes, address, grace_s=HTTP_GRACE_S)
     )
     _log.info("serving", extra={"role": "gateway", "address": str(listening.address)})
-    life.resources.push_async_callback(gateway.drain)
+    life.resources.push_async_callback(gateway.drain, listening)
     await life.watch(bus)
     life.run("gateway", gateway.connect(life))
     life.run("metrics", metrics.publish(bus, settings.metrics_interval_s))

@@ -74,9 +74,14 @@ def envelope(error: HelexaError) -> Envelope:
     return Envelope(status, body, headers)
 
 
-def error_event(error: HelexaError) -> bytes:
-    """Return the event that ends a stream in place of `[DONE]`."""
+def error_event(error: HelexaError, *, resume: str | None = None) -> bytes:
+    """Return the event that ends a stream in place of `[DONE]`.
+
+    `resume` is the path where another gateway has the rest of an answer that goes on.
+    """
     fields = _fields(error) | {"retry_after": retry_after_s(error)}
+    if resume is not None:
+        fields["resume"] = resume
     return b"data: " + json.dumps({"error": fields}).encode() + b"\n\n"
 
 

@@ -17,9 +17,17 @@ from helexa.gateway.http import ClientGoneError, Headers, Incoming
 from helexa.gateway.inbox import Inbox
 from helexa.gateway.outcomes import Outcomes
 from helexa.gateway.reading import Limits, Reading
-from helexa.gateway.sinks import PULSES_A_HEARTBEAT, BodySink, NoSink, Sink, StreamSink, WholeSink
+from helexa.gateway.sinks import (
+    GOES_ON,
+    PULSES_A_HEARTBEAT,
+    BodySink,
+    NoSink,
+    Sink,
+    StreamSink,
+    WholeSink,
+)
 from helexa.gateway.work import Work
-from helexa.protocol.errors import HelexaError, ShuttingDownError
+from helexa.protocol.errors import HelexaError
 from helexa.protocol.messages.execution import Operation
 
 _log = logging.getLogger(__name__)
@@ -119,7 +127,7 @@ class Exchange:
 
     def _may_start_over(self, error: HelexaError) -> bool:
         """Count the failed attempt, and return whether another one may follow unseen."""
-        if isinstance(error, ShuttingDownError):
+        if GOES_ON in error.details:
             return False
         neuron = self._course.neuron_id
         retryable = error.to_reply().retryable
@@ -166,7 +174,8 @@ class Exchange:
 
     async def _fail(self, error: HelexaError) -> None:
         self._incoming.report.code = error.code
-        goes_on = isinstance(error, ShuttingDownError) and self._work.order.stream
+        # A client that has the beginning can have the rest elsewhere; others ask again.
+        goes_on = GOES_ON in error.details and self._work.order.stream and self._incoming.began
         if self._is_owner and not self.answer.fold.ended and not goes_on:
             self._desk.dispatcher.cancel(self._work, self.answer, error.code)
             if self.answer.fold.assignments:
@@ -197,7 +206,9 @@ class Exchange:
             return BodySink(self._incoming, self._headers, work.model)
         if work.order.stream:
             beat_s = self._desk.limits.heartbeat_s
-            return StreamSink(self._incoming, self._headers, heartbeat_s=beat_s)
+            return StreamSink(
+                self._incoming, self._headers, stream=work.request_id, heartbeat_s=beat_s
+            )
         empty = Assembly(work.order.operation, work.public_id, work.model, work.created)
         return WholeSink(self._incoming, self._headers, empty)
 

@@ -2,6 +2,7 @@
 """A gateway put together: its parts, what they hear on the bus, and how it ends."""
 
 import asyncio
+import contextlib
 import logging
 import time
 
@@ -25,6 +26,7 @@ from helexa.gateway.sinks import PULSES_A_HEARTBEAT
 from helexa.gateway.waiting import Lines
 from helexa.process.durability import durability_of
 from helexa.process.health import Readiness
+from helexa.process.http import Listening, turn_away
 from helexa.process.lifecycle import Life
 from helexa.process.metrics import Metrics
 from helexa.protocol import resources, subjects
@@ -36,6 +38,8 @@ from helexa.protocol.subjects import Role
 
 _log = logging.getLogger(__name__)
 
+WAITERS_PART = 0.5
+"""Of the grace; requests that wait for room are sent away that long before its end."""
 FAREWELL_S = 2.0
 """How long the last events may take once everybody has been sent away."""
 
@@ -104,15 +108,23 @@ class Gateway:
         self._is_subscribed = True
         _log.info("listening_to_site")
 
-    async def drain(self) -> None:
-        """Take nothing new, finish what runs within the grace, send the rest away."""
-        self.readiness.stop()
+    async def drain(self, listening: Listening) -> None:
+        """Turn balancers away, take nothing new, finish what runs, send the rest away.
+
+        All that within the grace, from now on; who still waits at half of it may find a place at
+        another gateway sooner.
+        """
+        end = asyncio.get_running_loop().time() + self._settings.grace_s
+        delay_s = min(self._settings.drain_delay_s, self._settings.grace_s)
+        await turn_away(self.readiness, [listening], delay_s)
         self.routes.is_stopping = True
+        rest_s = self._settings.grace_s - delay_s
+        await self._until_idle(end - rest_s * WAITERS_PART)
         self._lines.close()
-        await self._until_idle(self._settings.grace_s)
+        await self._until_idle(end)
         for reader in self._inbox.readers:
-            reader.fail(ShuttingDownError("The gateway stops; ask again.", retry_after_s=1))
-        await self._until_idle(FAREWELL_S)
+            reader.fail(ShuttingDownError("The gateway stops.", retry_after_s=1, goes_on=True))
+        await self._until_idle(asyncio.get_running_loop().time() + FAREWELL_S)
         await self._dispatcher.finish()
 
     async def say_goodbye(self) -> None:
@@ -124,18 +136,14 @@ class Gateway:
         """Return this gateway's part of the places in a line."""
         return max(1, self._settings.queue_limit // self._peers.count(time.monotonic()))
 
-    async def _until_idle(self, grace_s: float) -> None:
+    async def _until_idle(self, deadline: float) -> None:
         running = self.routes.running
         running.changed.clear()
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + grace_s
-        while running and loop.time() < deadline:
-            try:
-                async with asyncio.timeout_at(deadline):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                while running:
                     await running.changed.wait()
-            except TimeoutError:
-                return
-            running.changed.clear()
+                    running.changed.clear()
 
     async def _show_lines(self) -> None:
         while True:

@@ -139,7 +139,11 @@ class Resumption:
         incoming, answer = self._incoming, self.answer
         beat_s = self._desk.limits.heartbeat_s
         sink = StreamSink(
-            incoming, self._headers, heartbeat_s=beat_s, first_event=self._first_event
+            incoming,
+            self._headers,
+            stream=answer.request_id,
+            heartbeat_s=beat_s,
+            first_event=self._first_event,
         )
         reading = Reading(
             answer,

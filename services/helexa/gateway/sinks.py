@@ -18,6 +18,8 @@ END_MARK = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
 PULSES_A_HEARTBEAT = 4
 """How often a quiet answer is looked at within the longest silence towards its client."""
+GOES_ON = "goes_on"
+"""Detail of an error that ends the reading of an answer here, and not the answer."""
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"(\w+)"')
 _BETWEEN_EVENTS = b"\n\n"
 
@@ -51,13 +53,20 @@ class StreamSink:
     """Server-sent events, as the neuron made them."""
 
     def __init__(
-        self, incoming: Incoming, headers: MoreHeaders, *, heartbeat_s: float, first_event: int = 0
+        self,
+        incoming: Incoming,
+        headers: MoreHeaders,
+        *,
+        stream: str,
+        heartbeat_s: float,
+        first_event: int = 0,
     ) -> None:
-        """Send the events from number `first_event` on."""
+        """Send the events of the answer `stream` from number `first_event` on."""
         self._incoming = incoming
+        self._stream = stream
         self._headers = headers
         self._heartbeat_s = heartbeat_s
-        self._first_event = first_event
+        self._first_event = self._next_event = first_event
         self._wrote_at = time.monotonic()
         self._sent_event = False
 
@@ -75,6 +84,7 @@ class StreamSink:
         data = texts[0] if len(texts) == 1 else b"".join(texts)
         if data:
             self._sent_event = True
+            self._next_event = frames[-1].first_event + events_in(frames[-1])
             found = _FINISH.search(data)
             if found:
                 self._incoming.report.finish = found[1].decode()
@@ -99,7 +109,9 @@ class StreamSink:
         if not self._incoming.began:
             await self._incoming.respond_error(error, self._headers())
         else:
-            await self._incoming.write(error_event(error), more=False)
+            rest = f"/v1/streams/{self._stream}?from={self._next_event}"
+            resume = rest if error.details.get(GOES_ON) else None
+            await self._incoming.write(error_event(error, resume=resume), more=False)
 
     async def _begin(self) -> None:
         if not self._incoming.began:

@@ -12,7 +12,7 @@ from helexa.portal.service import Pages, SiteView, not_found
 from helexa.portal.settings import PortalSettings
 from helexa.process.durability import durability_of
 from helexa.process.health import Readiness
-from helexa.process.http import serve_http
+from helexa.process.http import Listening, serve_http, turn_away
 from helexa.process.lifecycle import Life
 from helexa.process.logs import name_instance
 from helexa.process.metrics import Metrics
@@ -49,10 +49,12 @@ async def start(life: Life, settings: PortalSettings) -> None:
     readiness.require("bus", lambda: bus.is_connected)
     readiness.require("catalogue", lambda: view.catalogue.is_fresh)
     await life.resources.enter_async_context(bus)
+    sockets: list[Listening] = []
     for address in settings.addresses:
-        serving = await life.resources.enter_async_context(serve_http(app, address))
-        _log.info("serving", extra={"role": "portal", "address": str(serving.address)})
-    life.resources.callback(readiness.stop)
+        sockets.append(await life.resources.enter_async_context(serve_http(app, address)))
+        _log.info("serving", extra={"role": "portal", "address": str(sockets[-1].address)})
+    delay_s = min(settings.drain_delay_s, settings.grace_s)
+    life.resources.push_async_callback(turn_away, readiness, sockets, delay_s)
     await life.watch(bus)
 
     async def join() -> None:

@@ -9,7 +9,7 @@ from helexa.bus.resources import ensure_resources
 from helexa.bus.service import Service
 from helexa.process.durability import durability_of
 from helexa.process.health import Readiness
-from helexa.process.http import serve_http
+from helexa.process.http import serve_http, turn_away
 from helexa.process.lifecycle import Life
 from helexa.process.logs import name_instance
 from helexa.process.metrics import Metrics
@@ -47,7 +47,8 @@ async def start(life: Life, settings: ProvisionerSettings) -> None:
     service = Service(bus, Role.PROVISIONER, instance=instance, version=software_version())
     life.resources.push_async_callback(service.drain, settings.grace_s)
     life.resources.push_async_callback(provisioner.say_goodbye, "the provisioner stops")
-    life.resources.callback(readiness.stop)
+    delay_s = min(settings.drain_delay_s, settings.grace_s)
+    life.resources.push_async_callback(turn_away, readiness, [listening], delay_s)
     for name, job in provisioner.jobs().items():
         life.run(name, job)
     hold_lease(life, provisioner.lease)

@@ -4,13 +4,21 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
-from dataclasses import dataclass
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    MutableMapping,
+)
+from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
 from typing_extensions import override
 
+from helexa.process.health import Readiness
 from helexa.process.settings import SettingsError, SocketAddress
 
 Scope = MutableMapping[str, Any]
@@ -22,11 +30,32 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 BACKLOG = 2048
 
 
+class _Server(uvicorn.Server):
+    @override
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # The process handles its signals itself: it drains more than HTTP.
+        yield
+
+    def close_when_answered(self) -> None:
+        last = (b"connection", b"close")
+        self.config.encoded_headers.append(last)
+        state = self.server_state
+        state.default_headers = [*state.default_headers, last]
+        for connection in state.connections:
+            cycle = getattr(connection, "cycle", None)
+            # One whose answer has begun without saying so stays open for another request: a client
+            # may have sent it already.
+            if cycle is not None and not cycle.response_started:
+                cycle.keep_alive = False
+
+
 @dataclass(frozen=True, slots=True)
 class Listening:
     """A socket that is being served."""
 
     address: SocketAddress
+    _server: _Server = field(repr=False)
 
     @property
     def url(self) -> str:
@@ -35,13 +64,13 @@ class Listening:
         shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared only
         return f"http://{SocketAddress(host=shown, port=self.address.port)}"
 
+    def close_when_answered(self) -> None:
+        """Say in each answer from now on that it is the last one of its connection.
 
-class _Server(uvicorn.Server):
-    @override
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        # The process handles its signals itself: it drains more than HTTP.
-        yield
+        Connections without a request stay open until the block is left: closing one under a request
+        that is on its way would lose it.
+        """
+        self._server.close_when_answered()
 
 
 def bind(address: SocketAddress) -> socket.socket:
@@ -96,9 +125,17 @@ async def serve_http(
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]), name=f"http-{port}")
     try:
-        yield Listening(SocketAddress(host=address.host, port=port))
+        yield Listening(SocketAddress(host=address.host, port=port), server)
     finally:
         server.should_exit = True
         with contextlib.suppress(asyncio.CancelledError):
             await serving
         listener.close()
+
+
+async def turn_away(readiness: Readiness, listening: Iterable[Listening], delay_s: float) -> None:
+    """Ask for no more requests, and return when who heeds `/readyz` has had `delay_s` to look."""
+    readiness.stop()
+    for each in listening:
+        each.close_when_answered()
+    await asyncio.sleep(delay_s)

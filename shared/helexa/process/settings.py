@@ -51,6 +51,9 @@ class ServiceSettings(BaseModel):
     """`debug`, `info`, `warning` or `error`."""
     grace_s: float = Field(default=20.0, ge=0)
     """How long accepted work may take after a stop signal."""
+    drain_delay_s: float = Field(default=0.0, ge=0)
+    """Of that time, how long requests over HTTP are still taken, so that a balancer that asks
+    `/readyz` turns away first."""
     metrics_interval_s: float = Field(default=5.0, gt=0)
     """Time between two reports on the bus."""
     control_socket: str | None = None
