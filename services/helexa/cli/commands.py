@@ -96,6 +96,12 @@ COMMANDS: dict[str, Command] = {
         "helexa drain gpu-host-1",
         USE,
     ),
+    "site": Command(
+        "helexa.cli.site",
+        "Make the keys and the NATS configuration of a site that containers run.",
+        "helexa site init --directory /site --store /site/jetstream --server nats",
+        LOOK,
+    ),
     "config": Command(
         "helexa.cli.config",
         "Show each setting and where its value comes from.",

@@ -79,10 +79,11 @@ class Places:
     """The files that a server reads and writes, beside the included ones."""
 
     store: Path
-    pid_file: Path
-    ports_dir: Path
+    pid_file: Path | None = None
+    ports_dir: Path | None = None
     """The server tells the port it took in a file here."""
-    log_file: Path
+    log_file: Path | None = None
+    """`None`: the server logs to its standard error."""
 
 
 def render_server(config: SiteConfig, places: Places, system_public: str) -> str:
@@ -92,11 +93,7 @@ def render_server(config: SiteConfig, places: Places, system_public: str) -> str
         f"server_name: {_quote(config.cluster.server if config.cluster else config.name)}",
         f"listen: {_quote(socket_text(config.host, config.port))}",
         *_monitor(config),
-        f"pid_file: {_quote(places.pid_file)}",
-        f"ports_file_dir: {_quote(places.ports_dir)}",
-        f"log_file: {_quote(places.log_file)}",
-        f"logfile_size_limit: {_LOG_FILE_BYTES}",
-        f"logfile_max_num: {_LOG_FILES}",
+        *_files(places),
         f"max_payload: {config.max_payload_bytes}",
         f'ping_interval: "{config.ping_interval_s}s"',
         f"ping_max: {config.pings_out}",
@@ -145,6 +142,18 @@ def render_user(public: str, permissions: Permissions) -> str:
     return json.dumps(user, ensure_ascii=False)
 
 
+def _files(places: Places) -> list[str]:
+    named = {
+        "pid_file": places.pid_file,
+        "ports_file_dir": places.ports_dir,
+        "log_file": places.log_file,
+    }
+    lines = [f"{name}: {_quote(path)}" for name, path in named.items() if path is not None]
+    if places.log_file is not None:
+        lines += [f"logfile_size_limit: {_LOG_FILE_BYTES}", f"logfile_max_num: {_LOG_FILES}"]
+    return lines
+
+
 def _jetstream(config: SiteConfig, store: Path) -> list[str]:
     # A server that takes money must not lose what it has acknowledged. With NATS's default interval
     # a power cut lost everything that was acknowledged since the last flush, minutes of it.
@@ -168,6 +177,9 @@ def _cluster(name: str, cluster: Cluster) -> list[str]:
         f"  listen: {_quote(socket_text(cluster.host, cluster.port))}",
         f"  authorization {{ user: {_CLUSTER_USER}, password: {_quote(cluster.secret)} }}",
         f"  routes: [{routes}]",
+        # Clients keep to the addresses that they were given: the servers' own may mean nothing to
+        # a neuron behind NAT, and a container's is another one after each start.
+        "  no_advertise: true",
         "}",
         "",
     ]

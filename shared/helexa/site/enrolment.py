@@ -9,9 +9,12 @@ file's comments hold what `load` reads; the users below them are what the server
 
 import base64
 import binascii
+import contextlib
+import fcntl
 import json
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -150,6 +153,22 @@ class EnrolledUsers:
             raise BadRequestError("This is not a public key (U…).", param="public_key")
         if public in {*self.neurons.values(), *self.tokens, *self.reserved}:
             raise IdentityConflictError("The key belongs to another user of the site.")
+
+
+def lock_file(path: Path) -> Path:
+    """Return the file that is locked by whoever changes the users in `path`."""
+    return path.with_suffix(".lock")
+
+
+@contextlib.contextmanager
+def hold_users(path: Path) -> Iterator[None]:
+    """Be the only one on this machine who changes the users in `path`; waits for others."""
+    descriptor = os.open(lock_file(path), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class _Token(BaseModel):

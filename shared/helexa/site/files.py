@@ -25,6 +25,9 @@ def create_secret(path: Path, text: str) -> bool:
 
     Of two processes that create the same file one wins, and both then read the same text.
     """
+    if path.exists():
+        # Its directory may be mounted read-only, as in a container.
+        return False
     staged = _stage(path, text)
     try:
         os.link(staged, path)

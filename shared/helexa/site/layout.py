@@ -118,8 +118,13 @@ class DataDir:
             store=self.nats,
             pid_file=self.nats / "nats.pid",
             ports_dir=self.nats,
-            log_file=self.logs / "nats.log",
+            log_file=self.server_log,
         )
+
+    @property
+    def server_log(self) -> Path:
+        """What the server says."""
+        return self.logs / "nats.log"
 
     @property
     def jetstream(self) -> Path:

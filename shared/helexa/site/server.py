@@ -109,7 +109,7 @@ class NatsServer:
     def log_tail(self) -> str:
         """The last lines that the server wrote since this start."""
         try:
-            with self.data.places.log_file.open("rb") as log:
+            with self.data.server_log.open("rb") as log:
                 end = log.seek(0, os.SEEK_END)
                 log.seek(max(self._log_start, end - TAIL_BYTES))
                 return log.read().decode(errors="replace")
@@ -123,9 +123,9 @@ class NatsServer:
         return self._process
 
     async def _start(self) -> None:
-        for stale in self.data.places.ports_dir.glob("*.ports"):
+        for stale in self.data.nats.glob("*.ports"):
             stale.unlink()
-        log_file = self.data.places.log_file
+        log_file = self.data.server_log
         with log_file.open("ab") as log:
             self._log_start = log.tell()
             self._process = await asyncio.create_subprocess_exec(
@@ -176,7 +176,7 @@ class NatsServer:
             return None
 
     def _ports_file(self, pid: int) -> Path:
-        return self.data.places.ports_dir / f"{self.binary.path.name}_{pid}.ports"
+        return self.data.nats / f"{self.binary.path.name}_{pid}.ports"
 
     def _why_not(self) -> str:
         tail = self.log_tail
@@ -187,7 +187,7 @@ class NatsServer:
             return f"{host} is not an address of this machine; choose another one to listen on."
         fatal = _FATAL.search(tail)
         reason = (fatal[1] or fatal[2]).strip() if fatal else "it said nothing"
-        return f"nats-server did not start: {reason} (see {self.data.places.log_file})."
+        return f"nats-server did not start: {reason} (see {self.data.server_log})."
 
 
 def write_configuration(data: DataDir, config: SiteConfig) -> None:
