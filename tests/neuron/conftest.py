@@ -17,7 +17,7 @@ from helexa.bus.resources import Durability, ensure_resources
 from helexa.neuron.admission import Applicant
 from helexa.neuron.backends.interface import Backend, EventStream
 from helexa.neuron.execution import Pace
-from helexa.neuron.joining import Site
+from helexa.neuron.joining import JoinToken, Site
 from helexa.neuron.node import Node, Tuning
 from helexa.neuron.restarts import RestartPolicy
 from helexa.neuron.settings import NeuronSettings
@@ -310,10 +310,11 @@ def new_rig(tmp_path: Path) -> RigMaker:
         neuron_id = f"n {random_id(40)}"
         runtimes = Runtimes()
         life = Life(Stop())
+        settings, data = NeuronSettings(slots=slots, data_dir=tmp_path), DataDir(tmp_path)
         node = Node(
-            NeuronSettings(slots=slots, data_dir=tmp_path),
-            Applicant(neuron_id, Identity.generate(), None),
-            DataDir(tmp_path),
+            settings,
+            Applicant(neuron_id, Identity.generate(), JoinToken(settings, data)),
+            data,
             Metrics(Role.NEURON, "test"),
             kinds=("scripted",),
             tuning=Tuning(runtimes.make, pace or Pace(), restarts or RestartPolicy()),

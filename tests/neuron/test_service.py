@@ -355,6 +355,17 @@ def test_the_id_is_given_or_kept_or_the_machines(tmp_path: Path) -> None:
         resolve_node_id("ctl", data, machine)
 
 
+@pytest.mark.accepts("NR-6")
+def test_where_nothing_names_the_machine_a_new_id_is_made_and_kept(tmp_path: Path) -> None:
+    nothing = tmp_path / "machine-id"
+    first = resolve_node_id(None, DataDir(tmp_path / "one"), nothing, may_mint=True)
+    other = resolve_node_id(None, DataDir(tmp_path / "two"), nothing, may_mint=True)
+
+    assert first != other
+    assert resolve_node_id(None, DataDir(tmp_path / "one"), nothing, may_mint=True) == first
+    assert resolve_node_id(None, DataDir(tmp_path / "one"), nothing) == first
+
+
 def test_an_id_has_one_key_and_one_process(tmp_path: Path) -> None:
     data = DataDir(tmp_path)
     made = load_identity("a", data)

@@ -6,7 +6,7 @@ import sys
 from helexa.neuron.admission import Applicant
 from helexa.neuron.endpoints import serve_endpoints
 from helexa.neuron.identity import hold_identity, load_identity, resolve_node_id
-from helexa.neuron.joining import read_join_token, read_sites
+from helexa.neuron.joining import JoinToken, read_sites
 from helexa.neuron.node import Node
 from helexa.neuron.runtimes import runnable_kinds
 from helexa.neuron.settings import NeuronSettings
@@ -22,15 +22,16 @@ from helexa.site.connect import data_dir_of
 async def start(life: Life, settings: NeuronSettings) -> None:
     """Run a neuron until the end of `life`."""
     data = data_dir_of(settings)
-    node_id = resolve_node_id(settings.node_id, data)
+    token = JoinToken(settings, data)
+    node_id = resolve_node_id(settings.node_id, data, may_mint=token.is_named)
     life.resources.enter_context(hold_identity(node_id, data))
     seed = settings.nats_seed.get_secret_value() if settings.nats_seed else None
-    join, token_urls = read_join_token(settings, data)
+    _, token_urls = token.read()
     instance = instance_id()
     name_instance(instance)
     node = Node(
         settings,
-        Applicant(node_id, load_identity(node_id, data, seed), join),
+        Applicant(node_id, load_identity(node_id, data, seed), token),
         data,
         Metrics(Role.NEURON, instance),
         kinds=runnable_kinds(settings.backend_kinds),

@@ -8,14 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from helexa.bus.client import Bus
-from helexa.neuron.joining import LOOK_S, Site, enrol, is_refused
+from helexa.neuron.joining import LOOK_S, JoinToken, Site, enrol, is_refused
 from helexa.protocol.errors import UnauthorizedError
+from helexa.site.errors import SiteError
 from helexa.site.keys import Identity
 
 _log = logging.getLogger(__name__)
 
 REFUSED_PAUSE_S = 5.0
 WATCH_S = 1.0
+DO = "give a join token with --join-token; the operator makes one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class Applicant:
 
     neuron_id: str
     identity: Identity
-    join: Identity | None
+    token: JoinToken
 
 
 async def keep_admitted(
@@ -45,19 +47,15 @@ async def keep_admitted(
 async def _apply(
     site: Site, bus: Bus, applicant: Applicant, on_enrolled: Callable[[], None]
 ) -> None:
-    if applicant.join is None:
+    join = await _join_identity(applicant.token)
+    if join is None:
         _log.error(
-            "not_enrolled",
-            extra={
-                "site": site.name,
-                "neuron": applicant.neuron_id,
-                "do": "give a join token with --join-token; the operator makes one",
-            },
+            "not_enrolled", extra={"site": site.name, "neuron": applicant.neuron_id, "do": DO}
         )
-        await asyncio.sleep(REFUSED_PAUSE_S)
+        await asyncio.sleep(WATCH_S if applicant.token.is_named else REFUSED_PAUSE_S)
         return
     try:
-        await enrol(site.urls, applicant.join, applicant.neuron_id, applicant.identity)
+        await enrol(site.urls, join, applicant.neuron_id, applicant.identity)
     except UnauthorizedError as error:
         _log.error("not_enrolled", extra={"site": site.name, "error": error.message})
         await asyncio.sleep(REFUSED_PAUSE_S)
@@ -66,3 +64,12 @@ async def _apply(
     on_enrolled()
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(bus.wait_connected(), REFUSED_PAUSE_S)
+
+
+async def _join_identity(token: JoinToken) -> Identity | None:
+    try:
+        identity, _ = await asyncio.to_thread(token.read)
+    except SiteError as error:
+        _log.error("join_token_unusable", extra={"error": str(error)})
+        return None
+    return identity

@@ -8,20 +8,33 @@ from pathlib import Path
 
 from helexa.process.settings import SettingsError
 from helexa.protocol.errors import BadRequestError
+from helexa.protocol.naming import random_id
 from helexa.site.keys import Identity
 from helexa.site.layout import DIRECTORY_MODE, DataDir
 from helexa.site.permissions import neuron_token
 
 MACHINE_ID = Path("/etc/machine-id")
+MINTED_BITS = 60
 
 
-def resolve_node_id(given: str | None, data: DataDir, machine_id: Path = MACHINE_ID) -> str:
+def resolve_node_id(
+    given: str | None, data: DataDir, machine_id: Path = MACHINE_ID, *, may_mint: bool = False
+) -> str:
     """Return the neuron's id: the one given, else the one kept in `data`, else the machine's.
+
+    Args:
+        given: What the operator says.
+        data: Keeps the id of earlier starts.
+        machine_id: A file that names this machine.
+        may_mint: Make and keep a new id where there is none at all, as in a container.
 
     Raises:
         SettingsError: there is none, there are several, or it cannot be one.
     """
     found = given or _kept_id(data) or _text(machine_id)
+    if not found and may_mint:
+        found = f"neuron-{random_id(MINTED_BITS)}"
+        keep_node_id(found, data)
     if not found:
         raise SettingsError(
             f"this neuron has no id: give one with --node-id (there is none in {data.neurons} "

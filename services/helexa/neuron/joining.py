@@ -22,6 +22,7 @@ from helexa.protocol.naming import encode_token, is_token
 from helexa.protocol.subjects import Role, inbox_prefix
 from helexa.site.connect import servers_of
 from helexa.site.enrolment import TOKEN_PREFIX, parse_join_token
+from helexa.site.files import read_secret
 from helexa.site.keys import Identity
 from helexa.site.layout import DataDir
 
@@ -76,22 +77,38 @@ def parse_sites(texts: tuple[str, ...]) -> tuple[Site, ...]:
     return tuple(Site(name, tuple(urls)) for name, urls in found.items())
 
 
-def read_join_token(
-    settings: NeuronSettings, data: DataDir
-) -> tuple[Identity | None, tuple[str, ...]]:
-    """Return the identity that asks to be let in, if there is one, and the addresses it came with.
+class JoinToken:
+    """What lets this neuron into a site that does not know it."""
 
-    Raises:
-        JoinTokenError: the token is not whole.
-        KeyFileError: this machine's own token is damaged.
-    """
-    if settings.join_token is not None:
-        text = settings.join_token.get_secret_value()
-        if text.startswith(TOKEN_PREFIX):
-            return parse_join_token(text)
-        return Identity.from_seed(text.strip()), ()
-    own = data.role_key(Role.ENROLMENT)
-    return (Identity.load(own) if own.exists() else None), ()
+    def __init__(self, settings: NeuronSettings, data: DataDir) -> None:
+        """Take it from the settings, else from the file that they name, else this machine's own."""
+        self._given = settings.join_token
+        self._file = settings.join_token_file
+        self._own = data.role_key(Role.ENROLMENT)
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the settings name one: the neuron joins where it was not before."""
+        return self._given is not None or self._file is not None
+
+    def read(self) -> tuple[Identity | None, tuple[str, ...]]:
+        """Return the identity that asks to be let in, if it is there yet, and the site's addresses.
+
+        Raises:
+            JoinTokenError: the token is not whole.
+            KeyFileError: its file cannot be used.
+        """
+        if self._given is not None:
+            return _parse(self._given.get_secret_value())
+        if self._file is not None:
+            return _parse(read_secret(self._file)) if self._file.exists() else (None, ())
+        return (Identity.load(self._own) if self._own.exists() else None), ()
+
+
+def _parse(text: str) -> tuple[Identity, tuple[str, ...]]:
+    if text.startswith(TOKEN_PREFIX):
+        return parse_join_token(text)
+    return Identity.from_seed(text.strip()), ()
 
 
 def neuron_connection(site: Site, neuron_id: str, identity: Identity, instance: str) -> Connection:

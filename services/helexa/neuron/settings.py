@@ -16,12 +16,15 @@ class NeuronSettings(ServiceSettings):
     section: ClassVar[str] = "neuron"
 
     node_id: str | None = None
-    """The neuron's name; `None`: the one kept in the data directory, else `/etc/machine-id`."""
+    """The neuron's name; `None`: the one kept in the data directory, else `/etc/machine-id`, else,
+    with a join token, a new one."""
     site: tuple[str, ...] = ()
     """Sites to join, each `NAME=URL[,URL…]`; empty: the one site of `nats_url`."""
     join_token: SecretStr | None = None
     """Lets the neuron in where it is not known yet; `None`: this machine's own, if a site runs
     here."""
+    join_token_file: Path | None = None
+    """A file with the join token, for one that is renewed; it is read whenever it is needed."""
     models_dir: Path | None = None
     """Where weights lie; `None`: `models` in the data directory."""
     api_socket: str = "127.0.0.1:8060"

@@ -18,7 +18,7 @@ from helexa.process.status import status_routes
 from helexa.process.version import software_version
 from helexa.protocol.naming import instance_id
 from helexa.protocol.subjects import Role
-from helexa.provisioner.access import api_key, hold_lease, open_enrolment
+from helexa.provisioner.access import api_key, hold_lease, keep_join_token, open_enrolment
 from helexa.provisioner.api import make_app
 from helexa.provisioner.service import Options, Provisioner
 from helexa.provisioner.settings import ProvisionerSettings
@@ -52,6 +52,7 @@ async def start(life: Life, settings: ProvisionerSettings) -> None:
     for name, job in provisioner.jobs().items():
         life.run(name, job)
     hold_lease(life, provisioner.lease)
+    keep_join_token(life, settings, provisioner)
     await provisioner.wait_fresh()
     await provisioner.bind(service)
     life.run("metrics", metrics.publish(bus, settings.metrics_interval_s))

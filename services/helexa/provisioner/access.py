@@ -12,6 +12,7 @@ from helexa.process.lifecycle import Life
 from helexa.provisioner.enrolment import Enrolment
 from helexa.provisioner.service import Provisioner
 from helexa.provisioner.settings import ProvisionerSettings
+from helexa.provisioner.standing import StandingToken
 from helexa.site.connect import data_dir_of, servers_of
 from helexa.site.files import create_secret, read_secret
 from helexa.site.keys import Identity, random_key
@@ -58,6 +59,16 @@ async def open_enrolment(
         server_count=settings.server_count,
         join_urls=settings.join_urls or servers,
     )
+
+
+def keep_join_token(life: Life, settings: ProvisionerSettings, provisioner: Provisioner) -> None:
+    """Keep a join token in the file that the settings name, if this process lets neurons in."""
+    if settings.join_token_file is None or provisioner.enrolment is None:
+        return
+    standing = StandingToken(
+        provisioner.enrolment, provisioner.lease, settings.join_token_file, settings.join_token_s
+    )
+    life.run("join-token", standing.run())
 
 
 def hold_lease(life: Life, lease: Lease) -> None:

@@ -23,7 +23,7 @@ from helexa.protocol.messages.events import EventType
 from helexa.protocol.messages.neurons import Enrolled, EnrolRequest, enrolment_proof
 from helexa.provisioner.announcer import Announcer
 from helexa.provisioner.identities import Identities
-from helexa.site.enrolment import EnrolledUsers, make_join_token
+from helexa.site.enrolment import EnrolledUsers, lock_file, make_join_token
 from helexa.site.errors import ReloadError, SiteError
 from helexa.site.keys import Identity, verify
 from helexa.site.permissions import neuron_token
@@ -83,7 +83,7 @@ class Enrolment:
         self._announcer = announcer
         self._file = users_file
         self._server_count = server_count
-        self._join_urls = tuple(join_urls)
+        self.join_urls = tuple(join_urls)
         self._line: list[_Waiting] = []
         self._asked = asyncio.Event()
 
@@ -122,8 +122,13 @@ class Enrolment:
         identity = Identity.generate()
         expires_s = int(time.time() + lasts_s)
         await self._change(lambda users: users.add_token(identity.public, expires_s))
-        found = tuple(urls) or self._join_urls
+        found = tuple(urls) or self.join_urls
         return JoinToken(make_join_token(identity.seed, found), expires_s, found)
+
+    async def token_expiry_s(self, public: str) -> int:
+        """Return until when a join token is open, in unix seconds; 0 for one that is not."""
+        users = await asyncio.to_thread(EnrolledUsers.load, self._file)
+        return users.tokens.get(public, 0)
 
     async def expel(self, neuron_id: str) -> None:
         """Let a neuron in no more, and end its connection.
@@ -140,6 +145,8 @@ class Enrolment:
 
     async def run(self) -> None:
         """Carry out changes, those of one window together, and end tokens, until cancelled."""
+        # The servers may still run with the permissions of an earlier version.
+        await self._apply([])
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(await self._next_expiry_s()):
@@ -206,7 +213,7 @@ class Enrolment:
 @asynccontextmanager
 async def _locked(path: Path) -> AsyncIterator[None]:
     """Hold the lock beside `path` against this machine's other provisioners."""
-    descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(lock_file(path), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         await asyncio.to_thread(fcntl.flock, descriptor, fcntl.LOCK_EX)
         yield

@@ -38,6 +38,11 @@ class ProvisionerSettings(StreamSettings):
     `None`: those that answer at that time."""
     join_urls: tuple[str, ...] = ()
     """Addresses of the site's servers for hosts that join; empty: those this process uses."""
+    join_token_file: Path | None = None
+    """A file in which the leader keeps a join token, for neurons that read it there; `None`: none
+    is kept."""
+    join_token_s: float = Field(default=3600.0, ge=60)
+    """How long that token is good; it is renewed after half of it."""
 
     @property
     def address(self) -> SocketAddress:
