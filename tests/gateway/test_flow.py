@@ -144,13 +144,13 @@ async def test_a_client_that_waits_hears_something_in_every_interval(
     assert rest.endswith(b"data: [DONE]\n\n")
 
 
-async def test_a_full_line_is_429_at_once(site: Site, neuron: Neuron) -> None:
+async def test_a_full_line_is_503_at_once(site: Site, neuron: Neuron) -> None:
     neuron.refusal = BusyError()
     http = site.http(await site.gateway(queue_limit=1))
     waiting = asyncio.create_task(http.post(CHAT, json=ASK))
     await soon(site.scheduler.was_asked.wait())
     answer = await http.post(CHAT, json=ASK)
-    while answer.status_code != 429:
+    while answer.status_code != 503:
         answer = await http.post(CHAT, json=ASK, timeout=0.5)
     assert answer.json()["error"]["code"] == "queue_full"
     assert 1 <= int(answer.headers["retry-after"]) <= 120

@@ -46,6 +46,8 @@ class Answer:
         """Whether the client is further behind than it may be."""
         self.cut: Callable[[], object] | None = None
         """Ends the task that serves the client, which may be stuck in a write."""
+        self.on_end: Callable[[], object] | None = None
+        """Called when the last attempt has ended, before any client has been told."""
         self._buffer_bytes = buffer_bytes
         self._buffered = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -63,6 +65,8 @@ class Answer:
                 if each.kind in (FrameKind.DATA, FrameKind.BODY):
                     self._buffered += len(text_of(each))
             self.frames.extend(released)
+            if released[-1].is_terminal and self.on_end is not None:
+                self.on_end()
             if self._buffered > self._buffer_bytes:
                 self._cut_off()
             self.wake()

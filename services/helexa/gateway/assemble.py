@@ -41,6 +41,8 @@ class Assembly:
     public_id: str
     model: str
     created: int
+    service_tier: str | None = None
+    """Shown where the request named one."""
     fingerprint: str | None = None
     finish_reasons: list[str] = field(default_factory=list)
     _choices: dict[int, Fields] = field(default_factory=dict)
@@ -77,6 +79,8 @@ class Assembly:
             "choices": [_finished(choice) for choice in ordered] if is_chat else ordered,
             "usage": usage_fields(usage),
         }
+        if self.service_tier is not None:
+            answer["service_tier"] = self.service_tier
         if self.fingerprint is not None:
             answer["system_fingerprint"] = self.fingerprint
         return json.dumps(answer, separators=(",", ":"), ensure_ascii=True).encode()

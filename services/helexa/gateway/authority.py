@@ -27,9 +27,13 @@ class Caller:
     """Whose request it is."""
 
     account: str = ""
-    """SHA-256 of the key, in hexadecimal; empty for an open gateway."""
+    """SHA-256 of the key, in hexadecimal; empty for who has none: an open gateway lets them in."""
     portal: str = DEFAULT_PORTAL
     """Whose books the usage goes to."""
+    yields: bool = False
+    """Whether it goes after the others: it has no key, and others have one."""
+    may_claim_priority: bool = True
+    """Whether it may go before others by saying that it is urgent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +78,21 @@ class SettingsAuthority:
         self.is_open = is_open
 
     def authorise(self, key: str | None) -> Caller:
-        """Return whose key this is; an open gateway does not look."""
-        if self.is_open:
+        """Return whose key this is. An open gateway knows its keys, and lets in anybody else."""
+        if self.is_open and not self._digests:
             return Caller()
-        if key is None:
+        if key is None and not self.is_open:
             raise UnauthorizedError(
                 "No API key was given. Send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'."
             )
-        digest = hashlib.sha256(key.encode()).hexdigest()
+        digest = hashlib.sha256((key or "").encode()).hexdigest()
         # Every digest is compared, so that the time does not tell which one came close.
         known = [hmac.compare_digest(digest.encode(), each) for each in self._digests]
-        if not any(known):
-            raise UnauthorizedError("The API key is not known here.")
-        return Caller(account=digest)
+        if any(known):
+            return Caller(account=digest)
+        if self.is_open:
+            return Caller(yields=True, may_claim_priority=False)
+        raise UnauthorizedError("The API key is not known here.")
 
     async def hold(self, caller: Caller, claim: Claim) -> None:
         """Set nothing aside: there are no balances."""

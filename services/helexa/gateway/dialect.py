@@ -8,14 +8,14 @@ from hashlib import blake2b
 from helexa.gateway import fields as check
 from helexa.gateway.conversation import BYTES_PER_TOKEN, PREFIX_BYTES, read_messages
 from helexa.gateway.fields import Fields, bad, unsupported
+from helexa.gateway.priority import FIELD, Priority, asked_priority
 from helexa.protocol.errors import BadRequestError, UnsupportedError
 from helexa.protocol.messages.execution import Operation
 from helexa.protocol.messages.models import ModelConfig, Workload, WorkloadClass
 from helexa.protocol.messages.routing import UserHints
 
 MAX_INPUTS = 2048
-BULK_PRIORITIES = ("bulk", "flex", "batch")
-OWN_FIELDS = ("model", "helexa", "stream", "stream_options")
+OWN_FIELDS = ("model", "helexa", "stream", "stream_options", FIELD)
 """Fields that are for the gateway; it sets its own where the runtime needs them."""
 
 
@@ -27,6 +27,8 @@ class Customs:
     bulk_prompt_tokens: int = 16_384
     priority: str = ""
     """The caller's priority header."""
+    may_claim_priority: bool = True
+    """Whether the caller may go before others."""
     session: str | None = None
     """The caller's session header."""
 
@@ -45,6 +47,9 @@ class Order:
     needs: tuple[str, ...] = ()
     """`Workload` values."""
     workload: str = WorkloadClass.CHAT_INTERACTIVE
+    priority: Priority = Priority.DEFAULT
+    show_tier: bool = False
+    """Whether the answer says under which of OpenAI's tiers it was made."""
     prompt_tokens: int = 0
     max_tokens: int | None = None
     choices: int = 1
@@ -119,7 +124,7 @@ def _chat(fields: Fields, customs: Customs) -> Order:
         workload = WorkloadClass.VISION_CAPTION
     elif Workload.AUDIO in talk.needs:
         workload = WorkloadClass.AUDIO_TRANSCRIPTION
-    elif _is_bulk(fields, customs) or talk.prompt_tokens > customs.bulk_prompt_tokens:
+    elif _is_bulk(fields, customs, talk.prompt_tokens):
         workload = WorkloadClass.CHAT_BULK
     return _generating(
         Operation.CHAT,
@@ -176,6 +181,8 @@ def _generating(
         show_usage=stream and isinstance(options, dict) and options.get("include_usage") is True,
         needs=needs,
         workload=workload,
+        priority=_priority(fields, customs, workload),
+        show_tier=FIELD in fields,
         prompt_tokens=prompt_tokens,
         max_tokens=limit,
         choices=check.choices(fields),
@@ -201,6 +208,7 @@ def _embedding(fields: Fields, customs: Customs) -> Order:
         fields=_without_own(fields),
         needs=(Workload.EMBEDDING,),
         workload=WorkloadClass.EMBEDDING,
+        priority=_priority(fields, customs, WorkloadClass.EMBEDDING),
         prompt_tokens=tokens,
         hints=_hints(fields, customs),
     )
@@ -236,8 +244,22 @@ def _hints(fields: Fields, customs: Customs) -> UserHints:
     return hints.model_copy(update={"session": session})
 
 
-def _is_bulk(fields: Fields, customs: Customs) -> bool:
-    return customs.priority in BULK_PRIORITIES or fields.get("service_tier") in BULK_PRIORITIES
+def _asked(fields: Fields, customs: Customs) -> Priority | None:
+    return asked_priority(customs.priority, fields.get(FIELD), may_claim=customs.may_claim_priority)
+
+
+def _priority(fields: Fields, customs: Customs, workload: str) -> Priority:
+    asked = _asked(fields, customs)
+    if asked is not None:
+        return asked
+    return Priority.BULK if workload == WorkloadClass.CHAT_BULK else Priority.DEFAULT
+
+
+def _is_bulk(fields: Fields, customs: Customs, prompt_tokens: int) -> bool:
+    asked = _asked(fields, customs)
+    if asked is None:
+        return prompt_tokens > customs.bulk_prompt_tokens
+    return asked is Priority.BULK
 
 
 def _without_own(fields: Fields) -> Fields:

@@ -53,6 +53,8 @@ class Course:
     decision_id: str = ""
     neuron_id: str = ""
     queue_s: float = 0.0
+    place: Place | None = None
+    """Where it waits, and then what it takes of its key's share."""
 
 
 class Dispatcher:
@@ -85,24 +87,39 @@ class Dispatcher:
             NeverFitsError: no neuron could ever run the model.
             HelexaError: what the scheduler or a neuron says of the request.
         """
-        place: Place | None = None
-        served = False
+        self.release(course)
+        returns = bool(answer.fold.assignments)
+        place = self._lines.arrive(work.model, work.standing, returns=returns)
         try:
-            if self._lines.is_busy(work.model):
-                place = self._lines.enter(work.model)
-                await self._wait(place, course, look_again_s=None)
             while True:
+                if not place.is_awake:
+                    await self._wait(place, course)
                 seen = self._fleet.changes[work.model]
                 look_again_s = await self._try(work, answer, course, anew=anew)
                 if look_again_s < 0:
-                    served = True
+                    course.place = self._served(place, answer)
                     return
-                place = place or self._lines.enter(work.model)
-                if self._fleet.changes[work.model] == seen:
-                    await self._wait(place, course, look_again_s=look_again_s or None)
+                place.rest(look_again_s)
+                if self._fleet.changes[work.model] != seen:
+                    self._lines.wake(work.model, 1)
         finally:
-            if place is not None:
-                place.leave(served=served)
+            if course.place is None:
+                place.leave()
+
+    @staticmethod
+    def _served(place: Place, answer: Answer) -> Place:
+        place.served()
+        # The slot is free when the answer has ended, however long the client takes to read it.
+        answer.on_end = place.leave
+        if answer.fold.ended:
+            place.leave()
+        return place
+
+    def release(self, course: Course) -> None:
+        """Give back what the request takes of its key's share: it runs no longer."""
+        if course.place is not None:
+            course.place.leave()
+            course.place = None
 
     def cancel(self, work: Work, answer: Answer, reason: str) -> None:
         """Tell the neuron to stop; returns at once."""
@@ -121,10 +138,10 @@ class Dispatcher:
         if self._loose:
             await asyncio.wait(self._loose, timeout=CANCEL_DEADLINE_S)
 
-    async def _wait(self, place: Place, course: Course, look_again_s: float | None) -> None:
+    async def _wait(self, place: Place, course: Course) -> None:
         began = time.monotonic()
         try:
-            await place.turn(self._queue_timeout_s - course.queue_s, look_again_s=look_again_s)
+            await place.turn(self._queue_timeout_s - course.queue_s)
         finally:
             course.queue_s += time.monotonic() - began
 
@@ -221,6 +238,7 @@ class Dispatcher:
             # It may have accepted and been unable to say so.
             self.cancel(work, answer, "no_reply")
             raise
+        self._fleet.took(target.neuron_id, work.model)
         course.neuron_id = target.neuron_id
         answer.is_accepted = True
         answer.heard_at = time.monotonic()

@@ -35,7 +35,7 @@ _BY_CLASS: tuple[tuple[type[HelexaError], int, str], ...] = (
     (errors.UnauthorizedError, 401, "authentication_error"),
     (errors.ForbiddenError, 403, "permission_error"),
     (errors.ConflictError, 409, INVALID),
-    (errors.QueueFullError, 429, "rate_limit_error"),
+    (errors.RateLimitedError, 429, "rate_limit_error"),
     (errors.RefusedError, 503, SERVER),
     (errors.UnavailableError, 503, SERVER),
     (errors.DeadlineExceededError, 504, SERVER),

@@ -16,6 +16,7 @@ from helexa.gateway.fleet import Fleet
 from helexa.gateway.http import ClientGoneError, Headers, Incoming
 from helexa.gateway.inbox import Inbox
 from helexa.gateway.outcomes import Outcomes
+from helexa.gateway.priority import tier_of
 from helexa.gateway.reading import Limits, Reading
 from helexa.gateway.sinks import (
     GOES_ON,
@@ -92,6 +93,7 @@ class Exchange:
             self._incoming.report.code = "client_too_slow"
         finally:
             self._watch.cancel()
+            self._desk.dispatcher.release(self._course)
             self._desk.inbox.close(self.answer)
             self._tell()
         await self._desk.authority.settle(self._work.caller, self._work.claim, self._reading.usage)
@@ -103,8 +105,9 @@ class Exchange:
             self._incoming.report.client_gone = True
             self.answer.client_gone = False
             if self._is_owner and not self._work.resumable:
-                self._desk.dispatcher.cancel(self._work, self.answer, "client_gone")
-                await self._last_words()
+                if self.answer.is_accepted:
+                    self._desk.dispatcher.cancel(self._work, self.answer, "client_gone")
+                    await self._last_words()
                 return
             self._reading.sink = NoSink()
             await self._serve(placed=self._course.neuron_id != "")
@@ -209,13 +212,15 @@ class Exchange:
             return StreamSink(
                 self._incoming, self._headers, stream=work.request_id, heartbeat_s=beat_s
             )
-        empty = Assembly(work.order.operation, work.public_id, work.model, work.created)
+        tier = tier_of(work.order.priority) if work.order.show_tier else None
+        empty = Assembly(work.order.operation, work.public_id, work.model, work.created, tier)
         return WholeSink(self._incoming, self._headers, empty)
 
     def _headers(self) -> Headers:
         headers = [
             (b"x-helexa-model", self._work.model.encode("ascii", "backslashreplace")),
             (b"x-helexa-workload", self._work.order.workload.encode()),
+            (b"x-helexa-priority", self._work.order.priority.name.lower().encode()),
             (b"x-helexa-attempts", str(len(self.answer.fold.assignments)).encode()),
             (b"x-helexa-queue-ms", str(round(self._course.queue_s * 1000)).encode()),
         ]

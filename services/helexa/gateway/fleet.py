@@ -3,7 +3,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from helexa.protocol.messages.models import ModelState, ModelStatus
 from helexa.protocol.messages.neurons import NeuronStatus
@@ -18,10 +18,20 @@ FORGET_S = 60.0
 Listener = Callable[[str, int], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Seats:
+    """How many requests for a model the neurons can take, as they report."""
+
+    free: int = 0
+    total: int = 0
+
+
 @dataclass(slots=True)
 class _Report:
     status: NeuronStatus
     at: float
+    taken: Counter[str] = field(default_factory=Counter)
+    """Requests that the neuron has accepted from here since, by model."""
 
 
 class Fleet:
@@ -60,6 +70,22 @@ class Fleet:
                 for listener in self._listeners:
                     listener(model.model, room)
 
+    def took(self, neuron_id: str, model: str) -> None:
+        """Note that `neuron_id` has accepted a request from here, before it reports so itself."""
+        held = self._reports.get(neuron_id)
+        if held is not None:
+            held.taken[model] += 1
+
+    def seats(self, model: str, now: float) -> Seats:
+        """Return how many requests for `model` the neurons can take, together."""
+        free = total = 0
+        for held in self._live(now):
+            for each in held.status.models:
+                if each.model == model and _can_serve(held.status, each):
+                    total += each.slots_total
+                    free += max(0, _room(held.status, each) - held.taken[model])
+        return Seats(free, total)
+
     def silence_s(self, neuron_id: str, now: float) -> float:
         """Return how long `neuron_id` has not reported; for ever if it never did."""
         held = self._reports.get(neuron_id)
@@ -80,14 +106,16 @@ class Fleet:
     def replicas(self, now: float) -> dict[str, list[ModelStatus]]:
         """Return every model that a neuron has or had loaded, by name."""
         found: dict[str, list[ModelStatus]] = {}
-        for status in self._live(now):
-            for model in status.models:
+        for held in self._live(now):
+            for model in held.status.models:
                 found.setdefault(model.model, []).append(model)
         return found
 
     def statuses(self, model: str, now: float) -> list[ModelStatus]:
         """Return the model's state on each neuron that knows it."""
-        return [each for status in self._live(now) for each in status.models if each.model == model]
+        return [
+            each for held in self._live(now) for each in held.status.models if each.model == model
+        ]
 
     def failure(self, model: str, now: float) -> str | None:
         """Return why `model` could not be loaded, where a neuron says so and none has it."""
@@ -97,16 +125,20 @@ class Fleet:
         failed = [each.error or "" for each in known if each.state == ModelState.FAILED]
         return failed[0] if failed else None
 
-    def _live(self, now: float) -> Iterator[NeuronStatus]:
+    def _live(self, now: float) -> Iterator[_Report]:
         for name in [n for n, held in self._reports.items() if now - held.at > FORGET_S]:
             del self._reports[name]
         for held in self._reports.values():
             if now - held.at <= SILENT_S:
-                yield held.status
+                yield held
+
+
+def _can_serve(status: NeuronStatus, model: ModelStatus) -> bool:
+    return not status.draining and model.state == ModelState.LOADED and model.servable
 
 
 def _room(status: NeuronStatus, model: ModelStatus) -> int:
-    if status.draining or model.state != ModelState.LOADED or not model.servable:
+    if not _can_serve(status, model):
         return 0
     free = model.slots_total - model.slots_busy
     if status.slots_total:

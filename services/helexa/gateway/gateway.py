@@ -15,7 +15,7 @@ from helexa.gateway.beat import Pulse
 from helexa.gateway.catalogue import Catalogue
 from helexa.gateway.dispatch import Dispatcher
 from helexa.gateway.exchange import Desk
-from helexa.gateway.fleet import Fleet
+from helexa.gateway.fleet import Fleet, Seats
 from helexa.gateway.inbox import Inbox
 from helexa.gateway.outcomes import Outcomes
 from helexa.gateway.peers import Peers
@@ -23,7 +23,7 @@ from helexa.gateway.reading import Limits
 from helexa.gateway.routes import Routes
 from helexa.gateway.settings import GatewaySettings
 from helexa.gateway.sinks import PULSES_A_HEARTBEAT
-from helexa.gateway.waiting import Lines
+from helexa.gateway.waiting import Bounds, Lines
 from helexa.process.durability import durability_of
 from helexa.process.health import Readiness
 from helexa.process.http import Listening, turn_away
@@ -59,7 +59,7 @@ class Gateway:
         self._is_subscribed = False
         self._fleet = Fleet()
         self._peers = Peers(me, time.monotonic())
-        self._lines = Lines(self._places)
+        self._lines = Lines(self._bounds, self._seats)
         self._fleet.on_news(self._lines.wake)
         self._inbox = Inbox(bus, me)
         outcomes = Outcomes()
@@ -91,6 +91,7 @@ class Gateway:
             show_route=settings.show_route,
         )
         self.routes = Routes(settings, desk, self._catalogue, self._peers, self.readiness, metrics)
+        self._lines.on_line(self.routes.numbers.show_line)
         self._pulse = Pulse(bus, me, outcomes, lambda: len(self.routes.running))
         bus.on_reconnected(self._after_reconnect)
 
@@ -103,7 +104,6 @@ class Gateway:
         life.run("catalogue", self._mirror.run())
         life.run("beat", self._pulse.run())
         life.run("readers", self._inbox.pulse(self._settings.heartbeat_s / PULSES_A_HEARTBEAT))
-        life.run("lines", self._show_lines())
         await ensure_resources(self.bus, Role.GATEWAY, durability_of(self._settings))
         self._is_subscribed = True
         _log.info("listening_to_site")
@@ -132,9 +132,14 @@ class Gateway:
         await self._pulse.report()
         await self._pulse.beat(last=True)
 
-    def _places(self) -> int:
+    def _bounds(self) -> Bounds:
         """Return this gateway's part of the places in a line."""
-        return max(1, self._settings.queue_limit // self._peers.count(time.monotonic()))
+        gateways = self._peers.count(time.monotonic())
+        asked = (self._settings.queue_limit, self._settings.queue_limit_per_key)
+        return Bounds(*(part_of(limit, gateways) for limit in asked))
+
+    def _seats(self, model: str) -> Seats:
+        return self._fleet.seats(model, time.monotonic())
 
     async def _until_idle(self, deadline: float) -> None:
         running = self.routes.running
@@ -144,11 +149,6 @@ class Gateway:
                 while running:
                     await running.changed.wait()
                     running.changed.clear()
-
-    async def _show_lines(self) -> None:
-        while True:
-            self.routes.numbers.depths(self._lines.depths())
-            await asyncio.sleep(1.0)
 
     def _take_status(self, status: NeuronStatus) -> None:
         self._fleet.take(status, time.monotonic())
@@ -168,3 +168,8 @@ class Gateway:
                 await self._inbox.renew_control(answer, at_once=True)
             except HelexaError as error:
                 _log.info("not_renewed", extra={"code": error.code})
+
+
+def part_of(limit: int, gateways: int) -> int:
+    """Return one gateway's part of a limit: at least 1, unless the limit is 0."""
+    return max(1, limit // gateways) if limit else 0

@@ -36,6 +36,7 @@ class Report:
     """Code of the error, if one ended the request."""
     stream: bool = False
     workload: str = ""
+    priority: str = ""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None

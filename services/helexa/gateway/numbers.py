@@ -2,6 +2,7 @@
 """The gateway's metrics and the closing log line, both made of the same report."""
 
 import logging
+from collections.abc import Callable
 
 from helexa.gateway.http import Incoming, Report
 from helexa.process.metrics import Metrics
@@ -26,7 +27,9 @@ class Numbers:
         self._overhead = metrics.histogram(
             "overhead_seconds", "From arrival to a neuron's acceptance, without waiting for room"
         )
-        self._queue_wait = metrics.histogram("queue_wait_seconds", "Waiting for room", "model")
+        self._queue_wait = metrics.histogram(
+            "queue_wait_seconds", "Waiting for room", "model", "priority"
+        )
         self._queue_depth = metrics.gauge("queue_depth", "Requests that wait for room", "model")
         self._tokens = metrics.counter("tokens", "Tokens that were used", "type", "model")
         self._attempts = metrics.counter("attempts", "Neurons that were asked")
@@ -38,11 +41,9 @@ class Numbers:
         """Count a request that is being served."""
         self._inflight.inc()
 
-    def depths(self, depths: dict[str, int]) -> None:
-        """Show how many wait, by model."""
-        self._queue_depth.clear()
-        for model, depth in depths.items():
-            self._queue_depth.labels(model).set(depth)
+    def show_line(self, model: str, depth: Callable[[], int]) -> None:
+        """Show how many wait for `model` whenever somebody looks."""
+        self._queue_depth.labels(model).set_function(depth)
 
     def ended(self, incoming: Incoming) -> None:
         """Count a request that has ended, and write its line."""
@@ -52,6 +53,8 @@ class Numbers:
         self._duration.labels(report.route, report.model).observe(elapsed_s)
         if report.client_gone:
             self._gone.labels(report.route).inc()
+        if report.attempts or report.queue_s:
+            self._queue_wait.labels(report.model, report.priority).observe(report.queue_s)
         if report.attempts:
             self._count_answer(report)
         _log.info("request_done", extra=_line(report, elapsed_s))
@@ -59,7 +62,6 @@ class Numbers:
     def _count_answer(self, report: Report) -> None:
         self._attempts.inc(report.attempts)
         self._ignored.inc(report.ignored_frames)
-        self._queue_wait.labels(report.model).observe(report.queue_s)
         if report.accepted_s is not None:
             self._overhead.observe(max(0.0, report.accepted_s - report.queue_s))
         if report.first_token_s is not None:
@@ -89,6 +91,7 @@ def _line(report: Report, elapsed_s: float) -> dict[str, object]:
         "code": report.code,
         "stream": report.stream,
         "workload": report.workload,
+        "priority": report.priority,
         "prompt_tokens": report.prompt_tokens,
         "completion_tokens": report.completion_tokens,
         "cached_tokens": report.cached_tokens,

@@ -152,7 +152,8 @@ class Routes:
         customs = Customs(
             default_max_tokens=self._settings.default_max_tokens,
             bulk_prompt_tokens=self._settings.bulk_prompt_tokens,
-            priority=incoming.header(b"x-helexa-priority").lower(),
+            priority=incoming.header(b"x-helexa-priority"),
+            may_claim_priority=caller.may_claim_priority,
             session=session or None,
         )
         order = read_order(operation, data, customs)
@@ -162,6 +163,7 @@ class Routes:
         model, config = await self._catalogue.resolve(name)
         report = incoming.report
         report.model, report.stream, report.workload = model, order.stream, order.workload
+        report.priority = order.priority.name.lower()
         refuse_unsupported(order, self._catalogue.workloads(model, config), config)
         return Work(
             request_id=incoming.request_id,

@@ -33,7 +33,9 @@ class GatewaySettings(StreamSettings):
     max_body_bytes: int = Field(default=32 * 1024 * 1024, gt=0)
     """A larger request is refused."""
     queue_limit: int = Field(default=1024, ge=0)
-    """Requests that may wait for one model, over all gateways of the site."""
+    """Requests that may wait for one model, over all gateways of the site; 0: none."""
+    queue_limit_per_key: int = Field(default=768, ge=0)
+    """Requests of one API key that may wait for one model, over all gateways of the site."""
     queue_timeout_s: float = Field(default=600.0, gt=0)
     """Longest wait of a request for room at a neuron."""
     heartbeat_s: float = Field(default=1.0, gt=0)

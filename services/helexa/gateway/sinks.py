@@ -138,7 +138,9 @@ class WholeSink:
     def start_over(self) -> None:
         """Collect anew: what an earlier neuron sent is void."""
         made = self.assembly
-        self.assembly = Assembly(made.operation, made.public_id, made.model, made.created)
+        self.assembly = Assembly(
+            made.operation, made.public_id, made.model, made.created, made.service_tier
+        )
 
     async def take(self, frames: list[Frame]) -> None:
         """Add the events."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from helexa.gateway.authority import Caller, Claim
 from helexa.gateway.dialect import Order
+from helexa.gateway.priority import Standing
 from helexa.protocol.messages.execution import Operation
 from helexa.protocol.naming import random_id
 
@@ -36,6 +37,11 @@ class Work:
     def __post_init__(self) -> None:
         """Give the answer its own id."""
         self.public_id = _PUBLIC_PREFIX[self.order.operation] + random_id(128)
+
+    @property
+    def standing(self) -> Standing:
+        """What decides when it is served, if it has to wait."""
+        return Standing(self.caller.account, self.order.priority, self.caller.yields)
 
     @property
     def claim(self) -> Claim:

@@ -26,6 +26,7 @@ HelexaError
 │   ├── NoCapacityError          every host that could is full
 │   ├── ModelLoadingError        the model is being loaded
 │   ├── QueueFullError           the waiting line is at its bound
+│   ├── RateLimitedError         this caller's part of it is at its bound
 │   └── ShuttingDownError        the process is stopping
 ├── WorkCancelledError           whoever owned the work has ended it
 ├── DeadlineExceededError        no answer within the time that the caller gave
@@ -230,6 +231,12 @@ class QueueFullError(UnavailableError):
     """Too many requests are waiting."""
 
     code = "queue_full"
+
+
+class RateLimitedError(UnavailableError):
+    """Too many requests of this caller are waiting."""
+
+    code = "rate_limit_exceeded"
 
 
 class ShuttingDownError(UnavailableError):
