@@ -11,6 +11,8 @@ from helexa.protocol.errors import HelexaError
 MAX_RETRY_AFTER_S = 120
 """Clients give up at once when told to wait longer."""
 DEFAULT_RETRY_AFTER_S = 2.0
+WORTH_RETRYING = (429, 502, 503, 504)
+"""Statuses after which the same request may succeed; each of them says when to try."""
 
 INVALID = "invalid_request_error"
 SERVER = "server_error"
@@ -57,7 +59,7 @@ def status_of(error: HelexaError) -> int:
 
 def retry_after_s(error: HelexaError) -> int | None:
     """Return the whole seconds after which trying again may help, `None` where it cannot."""
-    if status_of(error) not in (429, 503):
+    if status_of(error) not in WORTH_RETRYING:
         return None
     asked = error.retry_after_s or DEFAULT_RETRY_AFTER_S
     return min(MAX_RETRY_AFTER_S, max(1, math.ceil(asked)))
@@ -67,7 +69,7 @@ def envelope(error: HelexaError) -> Envelope:
     """Return the answer that `error` is."""
     status = status_of(error)
     wait = retry_after_s(error)
-    headers = [(b"x-should-retry", b"true" if status in (429, 502, 503, 504) else b"false")]
+    headers = [(b"x-should-retry", b"false" if wait is None else b"true")]
     if wait is not None:
         headers.append((b"retry-after", str(wait).encode()))
     body = json.dumps({"error": _fields(error)}).encode()
