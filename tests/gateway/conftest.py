@@ -60,9 +60,11 @@ class Site:
         await soon(until_ready(made, self.neurons))
         return made
 
-    async def process(self) -> GatewayProcess:
-        """Start a gateway as a process of its own."""
-        made = await self.stack.enter_async_context(gateway_process(self.broker.url, self.data_dir))
+    async def process(self, **variables: str) -> GatewayProcess:
+        """Start a gateway as a process of its own, with these variables besides."""
+        made = await self.stack.enter_async_context(
+            gateway_process(self.broker.url, self.data_dir, **variables)
+        )
         await soon(until_ready(made, self.neurons))
         return made
 

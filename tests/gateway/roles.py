@@ -331,13 +331,16 @@ class GatewayProcess:
 
 
 @asynccontextmanager
-async def gateway_process(nats_url: str, data_dir: Path) -> AsyncIterator[GatewayProcess]:
-    """Run a gateway as a process inside the block."""
+async def gateway_process(
+    nats_url: str, data_dir: Path, **variables: str
+) -> AsyncIterator[GatewayProcess]:
+    """Run a gateway as a process inside the block, with these variables besides."""
     environment = {
         **current_environment(),
         "HELEXA_NATS_URL": nats_url,
         "HELEXA_DATA_DIR": str(data_dir),
         "HELEXA_GATEWAY_SOCKET": "127.0.0.1:0",
+        **variables,
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "helexa.gateway", env=environment, stderr=asyncio.subprocess.PIPE

@@ -225,7 +225,7 @@ async def test_on_sigterm_whoever_waits_is_sent_away_and_the_process_ends(
     site: Site,
 ) -> None:
     neuron = await slotted(site, 1)
-    process = await site.process()
+    process = await site.process(HELEXA_GATEWAY_GRACE_S="6")
     await until_ready(process, site.neurons)
     many = Crowd(site, process, neuron)
     many.ask("")
