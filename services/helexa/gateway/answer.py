@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from helexa.protocol.errors import HelexaError
 from helexa.protocol.fold import Fold
-from helexa.protocol.frames import CONTROL_AUTHOR, Frame, FrameKind
+from helexa.protocol.frames import Frame, FrameKind
 from helexa.protocol.naming import home_of, request_token
 
 
@@ -35,6 +35,8 @@ class Answer:
         """When the last frame came, or the last attempt began."""
         self.events = 0
         """Events that have come out, which is the number of the next one."""
+        self.next_seq = 0
+        """Number of the frame after the last one that came out, terminal ones apart."""
         self.client_gone = False
         self.failure: HelexaError | None = None
         """Why this reader ends, whatever frames may come."""
@@ -54,12 +56,15 @@ class Answer:
 
     def take(self, author: str, frame: Frame) -> None:
         """Take in one frame as it arrives."""
+        before = self.fold.current
         released = self.fold.accept(author, frame)
-        if author != CONTROL_AUTHOR:
+        current = self.fold.current
+        if current is not None and current is not before:
+            self._drop_void(current.after_seq)
+        if current is not None and author == current.author and frame.attempt == current.attempt:
             self.heard_at = time.monotonic()
-            current = self.fold.current
             # Frames can come before the reply that says that the request was accepted.
-            self.is_accepted |= current is not None and author == current.author
+            self.is_accepted = True
         if released:
             for each in released:
                 if each.kind in (FrameKind.DATA, FrameKind.BODY):
@@ -75,6 +80,9 @@ class Answer:
         """Return the frames that have come since the last call."""
         drained = list(self.frames)
         self.frames.clear()
+        last = next((each for each in reversed(drained) if not each.is_terminal), None)
+        if last is not None:
+            self.next_seq = last.seq + 1
         self._buffered = 0
         return drained
 
@@ -113,18 +121,21 @@ class Answer:
             author: The neuron's encoded id.
             anew: Void everything that came before, which nobody has been sent.
         """
-        fold = self.fold
-        after = -1
-        if not anew and fold.assignments:
-            # The terminal frame of a failed attempt must not end the next one.
-            after = fold.next_seq - (2 if fold.ended else 1)
-        fold.assign(author, after)
-        self.is_accepted = False
         if anew:
-            self.events = 0
-        self.drain()
+            self.events = self.next_seq = 0
+        # What has come and not come out is void: frames of a neuron that was given up too early,
+        # and the terminal frame of a failed attempt.
+        after = self.next_seq - 1
+        self.fold.assign(author, after)
+        self._drop_void(after)
+        self.is_accepted = False
         self.heard_at = time.monotonic()
         return after
+
+    def _drop_void(self, after_seq: int) -> None:
+        """Drop what has not come out and no longer counts, as an attempt begins after it."""
+        counts = [each for each in self.frames if each.seq <= after_seq and not each.is_terminal]
+        self.frames = deque(counts)
 
 
 def text_of(frame: Frame) -> bytes:

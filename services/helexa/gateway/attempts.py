@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from helexa.bus.tokenlog import append, read_log
 from helexa.gateway.answer import Answer
+from helexa.gateway.continuation import Onward
 from helexa.gateway.inbox import Inbox
 from helexa.gateway.work import Work
 from helexa.protocol.errors import ConflictError, HelexaError, UnavailableError
@@ -16,7 +17,8 @@ from helexa.protocol.frames import (
     pack_opening,
     unpack_frame,
 )
-from helexa.protocol.messages.execution import ExecuteRequest
+from helexa.protocol.messages.base import Message
+from helexa.protocol.messages.execution import ExecuteRequest, TokenUsage
 from helexa.protocol.messages.models import ModelId
 
 APPEND_ATTEMPTS = 3
@@ -40,7 +42,7 @@ class Attempts:
         self._patience = patience
 
     async def begin(
-        self, work: Work, answer: Answer, author: str, decision_id: str, *, anew: bool
+        self, work: Work, answer: Answer, author: str, decision_id: str, onward: Onward
     ) -> ExecuteRequest | None:
         """Assign the next attempt to `author` and return the order for it.
 
@@ -50,7 +52,7 @@ class Attempts:
             UnavailableError: the log cannot be written.
         """
         first = not answer.fold.assignments
-        after = answer.begin_attempt(author, anew=anew)
+        after = answer.begin_attempt(author, anew=onward.anew)
         current = answer.fold.current
         attempt = current.attempt if current else 1
         if first:
@@ -63,6 +65,7 @@ class Attempts:
                 answer.fold.assignments.pop()
                 await self.read_control(answer)
                 return None
+        partial = onward.partial
         return ExecuteRequest(
             request_id=work.request_id,
             home=answer.home,
@@ -81,6 +84,9 @@ class Attempts:
             outlives_owner=work.resumable,
             portal=work.caller.portal,
             account=work.caller.account,
+            continues=partial.text if partial else None,
+            prefix_tokens=partial.tokens if partial else 0,
+            created=partial.created if partial else None,
         )
 
     async def append(self, answer: Answer, frame: bytes) -> None:
@@ -108,16 +114,27 @@ class Attempts:
                 return
         raise UnavailableError("The token log is too busy.")
 
-    async def publish_end(self, answer: Answer, error: HelexaError) -> None:
-        """Tell every reader that the answer ends here, where no neuron does.
+    async def publish_error(self, answer: Answer, error: HelexaError) -> None:
+        """Tell every reader that the answer ends by `error`, where no neuron does.
 
         Raises:
             UnavailableError: there is no connection.
         """
+        await self._publish_end(answer, FrameKind.ERROR, error.to_reply())
+
+    async def publish_done(self, answer: Answer, usage: TokenUsage) -> None:
+        """Tell every reader that the answer is complete, where no neuron does.
+
+        Raises:
+            UnavailableError: there is no connection.
+        """
+        await self._publish_end(answer, FrameKind.DONE, usage)
+
+    async def _publish_end(self, answer: Answer, kind: FrameKind, what: Message) -> None:
         attempt = answer.fold.current.attempt if answer.fold.current else 1
-        reply = error.to_reply().model_dump()
+        place = (attempt, answer.next_seq, answer.events)
         await self._inbox.publish_control(
-            answer, pack_frame(attempt, 0, 0, FrameKind.ERROR, reply, None, {})
+            answer, pack_frame(*place, kind, what.model_dump(), None, {})
         )
 
     async def read_control(self, answer: Answer) -> None:

@@ -2,11 +2,9 @@
 """From a request to a neuron that has accepted it."""
 
 import asyncio
-import contextlib
 import functools
 import logging
 import time
-from collections.abc import Coroutine
 from dataclasses import dataclass, field
 
 from tenacity import (
@@ -19,13 +17,14 @@ from tenacity import (
 from helexa.bus.client import Bus
 from helexa.gateway.answer import Answer
 from helexa.gateway.attempts import Attempts
+from helexa.gateway.cancels import Cancels
+from helexa.gateway.continuation import Onward
 from helexa.gateway.fleet import Fleet
 from helexa.gateway.outcomes import Outcomes
 from helexa.gateway.waiting import Lines, Place
 from helexa.gateway.work import Work
 from helexa.protocol import errors, subjects
-from helexa.protocol.errors import HelexaError
-from helexa.protocol.messages.execution import CancelRequest, ExecuteReply
+from helexa.protocol.messages.execution import CancelRequest, Operation
 from helexa.protocol.messages.models import ModelId
 from helexa.protocol.messages.provisioning import EnsureRequest
 from helexa.protocol.messages.routing import RoutingDecision, ScheduleRequest, Target
@@ -36,7 +35,6 @@ _log = logging.getLogger(__name__)
 SCHEDULE_DEADLINE_S = 2.0
 ENSURE_DEADLINE_S = 5.0
 EXECUTE_DEADLINE_S = 5.0
-CANCEL_DEADLINE_S = 2.0
 LOADING_LOOK_AGAIN_S = 10.0
 """A load whose order was lost is asked for again after so long."""
 SCHEDULER_ATTEMPTS = 3
@@ -50,6 +48,8 @@ class Course:
 
     failed: set[str] = field(default_factory=set)
     """Neurons that have broken it."""
+    onward: Onward = field(default_factory=Onward)
+    """How the next attempt begins."""
     decision_id: str = ""
     neuron_id: str = ""
     queue_s: float = 0.0
@@ -77,9 +77,9 @@ class Dispatcher:
         self._lines = lines
         self._outcomes = outcomes
         self._queue_timeout_s = queue_timeout_s
-        self._loose: set[asyncio.Task[None]] = set()
+        self.cancels = Cancels(bus)
 
-    async def place(self, work: Work, answer: Answer, course: Course, *, anew: bool) -> None:
+    async def place(self, work: Work, answer: Answer, course: Course) -> None:
         """Return when a neuron has accepted the request.
 
         Raises:
@@ -95,7 +95,7 @@ class Dispatcher:
                 if not place.is_awake:
                     await self._wait(place, course)
                 seen = self._fleet.changes[work.model]
-                look_again_s = await self._try(work, answer, course, anew=anew)
+                look_again_s = await self._try(work, answer, course)
                 if look_again_s < 0:
                     course.place = self._served(place, answer)
                     return
@@ -131,12 +131,7 @@ class Dispatcher:
                 attempt=current.attempt,
                 reason=reason,
             )
-            self._loosely(self._cancel(asked, current.author))
-
-    async def finish(self) -> None:
-        """Return when every cancellation under way has been sent."""
-        if self._loose:
-            await asyncio.wait(self._loose, timeout=CANCEL_DEADLINE_S)
+            self.cancels.send(asked, current.author)
 
     async def _wait(self, place: Place, course: Course) -> None:
         began = time.monotonic()
@@ -145,7 +140,7 @@ class Dispatcher:
         finally:
             course.queue_s += time.monotonic() - began
 
-    async def _try(self, work: Work, answer: Answer, course: Course, *, anew: bool) -> float:
+    async def _try(self, work: Work, answer: Answer, course: Course) -> float:
         """Ask every neuron that the scheduler names.
 
         Returns -1 when one has accepted, else after how many seconds to try again although nothing
@@ -158,14 +153,14 @@ class Dispatcher:
                 return 0
             # Better the neuron that failed before than none.
             course.failed.clear()
-            return await self._try(work, answer, course, anew=anew)
+            return await self._try(work, answer, course)
         except errors.ModelLoadingError:
             await self._ensure(work)
             return LOADING_LOOK_AGAIN_S
         course.decision_id = decision.decision_id
         for target in decision.targets:
             try:
-                await self._execute(work, answer, course, target, anew=anew)
+                await self._execute(work, answer, course, target)
             except PASSED_OVER as error:
                 self._outcomes.refused(target.neuron_id, work.model)
                 _log.debug("passed_over", extra={"neuron": target.neuron_id, "code": error.code})
@@ -174,16 +169,18 @@ class Dispatcher:
         return 0
 
     async def _schedule(self, work: Work, course: Course) -> RoutingDecision:
-        order = work.order
+        order, partial = work.order, course.onward.partial
         asked = ScheduleRequest(
             request_id=work.request_id,
             model=ModelId(work.model),
             workload=order.workload,
             needs=order.needs,
-            prompt_tokens=order.prompt_tokens,
+            prompt_tokens=order.prompt_tokens + (partial.tokens if partial else 0),
             max_tokens=order.max_tokens,
             prefix_hash=order.prefix_hash,
             hints=order.hints,
+            # Plain text goes on anywhere: it is a longer prompt.
+            continues=bool(partial and partial.text) and order.operation == Operation.CHAT,
             exclude_neurons=tuple(sorted(course.failed)),
         )
         try:
@@ -214,11 +211,11 @@ class Dispatcher:
         )
         return await retrying(ask)
 
-    async def _execute(
-        self, work: Work, answer: Answer, course: Course, target: Target, *, anew: bool
-    ) -> None:
+    async def _execute(self, work: Work, answer: Answer, course: Course, target: Target) -> None:
         author = encode_token(target.neuron_id)
-        request = await self._attempts.begin(work, answer, author, course.decision_id, anew=anew)
+        request = await self._attempts.begin(
+            work, answer, author, course.decision_id, course.onward
+        )
         if request is None:
             current = answer.fold.current
             course.neuron_id = decode_token(current.author) if current else ""
@@ -232,7 +229,10 @@ class Dispatcher:
         try:
             await asyncio.shield(asking)
         except asyncio.CancelledError:
-            self._loosely(self._cancel_accepted(work, asking, author, request.attempt))
+            asked = CancelRequest(
+                request_id=work.request_id, owner=self._attempts.me, attempt=request.attempt
+            )
+            self.cancels.send_if_accepted(asked, author, asking)
             raise
         except errors.DeadlineExceededError:
             # It may have accepted and been unable to say so.
@@ -267,28 +267,6 @@ class Dispatcher:
             f"No neuron can hold the model {work.model!r}: {ensured.reason or 'no room'}.",
             param="model",
         )
-
-    async def _cancel_accepted(
-        self, work: Work, asking: "asyncio.Future[ExecuteReply]", author: str, attempt: int
-    ) -> None:
-        """Cancel what a neuron accepts although nobody waits for it any more."""
-        try:
-            await asking
-        except HelexaError:
-            return
-        asked = CancelRequest(request_id=work.request_id, owner=self._attempts.me, attempt=attempt)
-        await self._cancel(asked, author)
-
-    async def _cancel(self, asked: CancelRequest, author: str) -> None:
-        with contextlib.suppress(HelexaError):
-            await self._bus.request(
-                subjects.CANCEL, asked, deadline_s=CANCEL_DEADLINE_S, neuron=author
-            )
-
-    def _loosely(self, work: Coroutine[object, object, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._loose.add(task)
-        task.add_done_callback(self._loose.discard)
 
 
 def _may_come_back(error: BaseException) -> bool:

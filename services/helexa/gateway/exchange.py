@@ -3,21 +3,17 @@
 
 import asyncio
 import contextlib
-import logging
 import time
-from dataclasses import dataclass
 
 from helexa.gateway.answer import Answer
 from helexa.gateway.assemble import Assembly
-from helexa.gateway.attempts import Attempts
-from helexa.gateway.authority import Authority
-from helexa.gateway.dispatch import Course, Dispatcher
-from helexa.gateway.fleet import Fleet
+from helexa.gateway.continuation import Step, Transcript
+from helexa.gateway.desk import Desk
+from helexa.gateway.dispatch import Course
 from helexa.gateway.http import ClientGoneError, Headers, Incoming
-from helexa.gateway.inbox import Inbox
-from helexa.gateway.outcomes import Outcomes
 from helexa.gateway.priority import tier_of
-from helexa.gateway.reading import Limits, Reading
+from helexa.gateway.reading import Reading
+from helexa.gateway.recovery import Recovery
 from helexa.gateway.sinks import (
     GOES_ON,
     PULSES_A_HEARTBEAT,
@@ -28,29 +24,11 @@ from helexa.gateway.sinks import (
     WholeSink,
 )
 from helexa.gateway.work import Work
-from helexa.protocol.errors import HelexaError
+from helexa.protocol.errors import HelexaError, StreamInterruptedError
 from helexa.protocol.messages.execution import Operation
-
-_log = logging.getLogger(__name__)
 
 LAST_WORDS_S = 1.5
 """How long a cancelled answer's final counts are waited for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """What every exchange works with."""
-
-    inbox: Inbox
-    attempts: Attempts
-    dispatcher: Dispatcher
-    fleet: Fleet
-    outcomes: Outcomes
-    authority: Authority
-    limits: Limits
-    max_attempts: int
-    client_buffer_bytes: int
-    show_route: bool
 
 
 class Exchange:
@@ -63,6 +41,9 @@ class Exchange:
         self._incoming = incoming
         self._work = work
         self._course = Course()
+        self._is_placed = False
+        """Whether a neuron works on it, as far as is known."""
+        transcript = Transcript()
         self._reading = Reading(
             self.answer,
             self._sink(),
@@ -71,7 +52,9 @@ class Exchange:
             fleet=desk.fleet,
             limits=desk.limits,
             on_pulse=self._care,
+            transcript=transcript if work.order.stream else None,
         )
+        self._recovery = Recovery(desk, work, self._course, self._reading, transcript)
         self._watch: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -110,51 +93,60 @@ class Exchange:
                     await self._last_words()
                 return
             self._reading.sink = NoSink()
-            await self._serve(placed=self._course.neuron_id != "")
+            await self._serve()
 
-    async def _serve(self, *, placed: bool = False) -> None:
+    async def _serve(self) -> None:
         """Place and read the request until it is answered or cannot be."""
-        anew = False
         for attempt in range(1, self._desk.max_attempts + 1):
-            if not placed:
-                await self._place(anew=anew)
-            placed = False
+            if not self._is_placed:
+                await self._place()
             error = await self._reading.run()
             if error is None:
                 return
-            if not self._may_start_over(error) or attempt == self._desk.max_attempts:
+            if GOES_ON in error.details:
                 raise error
-            anew = self._reading.first_token_at is not None
-            self._reading.first_token_at = None
-            self._reading.sink.start_over()
+            self._is_placed = False
+            step = self._recovery.step_after(error, is_last=attempt == self._desk.max_attempts)
+            if step is Step.COMPLETE:
+                await self._recovery.complete()
+                return
+            if step is Step.FAIL:
+                raise error
 
-    def _may_start_over(self, error: HelexaError) -> bool:
-        """Count the failed attempt, and return whether another one may follow unseen."""
-        if GOES_ON in error.details:
-            return False
-        neuron = self._course.neuron_id
-        retryable = error.to_reply().retryable
-        if retryable:
-            self._desk.outcomes.failed(neuron, self._work.model)
-            self._course.failed.add(neuron)
-        _log.info("attempt_failed", extra={"neuron": neuron, "code": error.code})
-        if not (retryable and self._reading.sink.can_start_over and self._is_owner):
-            return False
-        self.answer.failure = None
-        self._desk.dispatcher.cancel(self._work, self.answer, error.code)
-        return True
+    async def _place(self) -> None:
+        """Return when a neuron has accepted.
 
-    async def _place(self, *, anew: bool) -> None:
+        Raises:
+            StreamInterruptedError: the answer has begun, and nobody goes on with it in time.
+            ClientGoneError: the client left first.
+            HelexaError: as `Dispatcher.place`.
+        """
+        has_begun = self._course.onward.partial is not None
+        try:
+            async with asyncio.timeout(self._desk.limits.go_on_s if has_begun else None):
+                await self._place_patiently()
+        except (TimeoutError, HelexaError) as error:
+            if not has_begun:
+                raise
+            raise StreamInterruptedError(
+                "The host that answered is gone, and no other could go on with the answer."
+            ) from error
+        self._is_placed = True
+        if self._incoming.report.accepted_s is None:
+            self._incoming.report.accepted_s = self._incoming.elapsed_s
+
+    async def _place_patiently(self) -> None:
         """Return when a neuron has accepted; meanwhile a client that waits hears heartbeats."""
         placing = asyncio.ensure_future(
-            self._desk.dispatcher.place(self._work, self.answer, self._course, anew=anew)
+            self._desk.dispatcher.place(self._work, self.answer, self._course)
         )
         watch = self._watch
         awaited: set[asyncio.Future[None]] = {placing}
         if watch is not None and not self._incoming.report.client_gone:
             awaited.add(watch)
+        pulse_s = self._desk.limits.heartbeat_s / PULSES_A_HEARTBEAT
         # A failure of the first second is still an HTTP status.
-        patience_s = self._desk.limits.heartbeat_s
+        patience_s = pulse_s if self._incoming.began else self._desk.limits.heartbeat_s
         try:
             while not placing.done():
                 await asyncio.wait(awaited, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
@@ -165,25 +157,25 @@ class Exchange:
                 if self.answer.failure is not None:
                     raise self.answer.failure
                 await self._reading.sink.beat()
-                patience_s = self._desk.limits.heartbeat_s / PULSES_A_HEARTBEAT
+                patience_s = pulse_s
             placing.result()
         finally:
             if not placing.done():
                 placing.cancel()
                 with contextlib.suppress(asyncio.CancelledError, HelexaError):
                     await placing
-        if self._incoming.report.accepted_s is None:
-            self._incoming.report.accepted_s = self._incoming.elapsed_s
 
     async def _fail(self, error: HelexaError) -> None:
         self._incoming.report.code = error.code
+        fold = self.answer.fold
         # A client that has the beginning can have the rest elsewhere; others ask again.
         goes_on = GOES_ON in error.details and self._work.order.stream and self._incoming.began
-        if self._is_owner and not self.answer.fold.ended and not goes_on:
+        if self._is_owner and not goes_on:
             self._desk.dispatcher.cancel(self._work, self.answer, error.code)
-            if self.answer.fold.assignments:
+            # Other readers wait for what follows a failure that another neuron may mend.
+            if fold.assignments and (not fold.ended or error.to_reply().retryable):
                 with contextlib.suppress(HelexaError):
-                    await self._desk.attempts.publish_end(self.answer, error)
+                    await self._desk.attempts.publish_error(self.answer, error)
         await self._reading.sink.fail(error)
 
     async def _last_words(self) -> None:

@@ -117,6 +117,17 @@ class Fleet:
             each for held in self._live(now) for each in held.status.models if each.model == model
         ]
 
+    def can_go_on(self, model: str) -> bool:
+        """Whether a neuron that has `model` can go on from a partial answer.
+
+        One that has just fallen silent counts: it may be back.
+        """
+        return any(
+            each.model == model and each.capability.continues_partial
+            for held in self._reports.values()
+            for each in held.status.models
+        )
+
     def failure(self, model: str, now: float) -> str | None:
         """Return why `model` could not be loaded, where a neuron says so and none has it."""
         known = self.statuses(model, now)

@@ -13,8 +13,8 @@ from helexa.gateway.attempts import Attempts, Patience
 from helexa.gateway.authority import Authority
 from helexa.gateway.beat import Pulse
 from helexa.gateway.catalogue import Catalogue
+from helexa.gateway.desk import Desk
 from helexa.gateway.dispatch import Dispatcher
-from helexa.gateway.exchange import Desk
 from helexa.gateway.fleet import Fleet, Seats
 from helexa.gateway.inbox import Inbox
 from helexa.gateway.outcomes import Outcomes
@@ -84,7 +84,10 @@ class Gateway:
             outcomes=outcomes,
             authority=authority,
             limits=Limits(
-                settings.heartbeat_s, settings.idle_timeout_s, settings.first_token_timeout_s
+                settings.heartbeat_s,
+                settings.idle_timeout_s,
+                settings.first_token_timeout_s,
+                settings.go_on_timeout_s,
             ),
             max_attempts=settings.max_attempts,
             client_buffer_bytes=settings.client_buffer_bytes,
@@ -125,7 +128,7 @@ class Gateway:
         for reader in self._inbox.readers:
             reader.fail(ShuttingDownError("The gateway stops.", retry_after_s=1, goes_on=True))
         await self._until_idle(asyncio.get_running_loop().time() + FAREWELL_S)
-        await self._dispatcher.finish()
+        await self._dispatcher.cancels.finish()
 
     async def say_goodbye(self) -> None:
         """Tell everybody that this gateway is gone."""
@@ -152,6 +155,7 @@ class Gateway:
 
     def _take_status(self, status: NeuronStatus) -> None:
         self._fleet.take(status, time.monotonic())
+        self._dispatcher.cancels.heard(status.neuron_id)
 
     def _take_beat(self, beat: GatewayBeat) -> None:
         self._peers.take(beat, time.monotonic())

@@ -5,7 +5,8 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from helexa.gateway.answer import Answer, events_in
+from helexa.gateway.answer import Answer, events_in, text_of
+from helexa.gateway.continuation import Transcript
 from helexa.gateway.fleet import SILENT_S, Fleet
 from helexa.gateway.http import ClientGoneError, Report
 from helexa.gateway.inbox import Inbox
@@ -14,6 +15,7 @@ from helexa.protocol.errors import (
     DeadlineExceededError,
     HelexaError,
     MalformedError,
+    ResumeUnavailableError,
     StreamInterruptedError,
     from_reply,
 )
@@ -23,6 +25,9 @@ from helexa.protocol.messages.usage import read_usage
 from helexa.protocol.naming import decode_token
 
 CONTENT = (FrameKind.DATA, FrameKind.BODY)
+LEASE_S = 10.0
+"""A neuron beats each second for every request that it works on. One that has not for so long has
+lost the request, even if it reports; by then it has been asked three times to send again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,8 @@ class Limits:
     heartbeat_s: float
     idle_s: float
     first_token_s: float
+    go_on_s: float
+    """Longest wait for a neuron that goes on with an answer that broke off."""
 
 
 class Reading:
@@ -47,18 +54,25 @@ class Reading:
         fleet: Fleet,
         limits: Limits,
         on_pulse: Callable[[], Awaitable[None]],
+        transcript: Transcript | None = None,
     ) -> None:
-        """Read `answer` into `sink`; `on_pulse` is called twice a heartbeat while it is quiet."""
+        """Read `answer` into `sink`, and note in `transcript` what has come out.
+
+        `on_pulse` is called several times a heartbeat while the answer is quiet.
+        """
         self.answer = answer
         self.sink = sink
         self.usage: TokenUsage | None = None
         self.is_complete = False
         self.first_token_at: float | None = None
+        self.prefix_tokens = 0
+        """Tokens that came from earlier attempts."""
         self._report = report
         self._inbox = inbox
         self._fleet = fleet
         self._limits = limits
         self._on_pulse = on_pulse
+        self._transcript = transcript
         self._asked_at = time.monotonic()
 
     async def run(self) -> HelexaError | None:
@@ -67,24 +81,31 @@ class Reading:
         Raises:
             ClientGoneError: the client left first.
         """
-        answer = self.answer
         while True:
-            frames = answer.drain()
-            if frames:
-                ended = await self._carry(frames)
-                if ended is not None:
-                    return await self._end(ended)
-            elif answer.client_gone:
-                raise ClientGoneError
-            elif answer.failure is not None:
-                return answer.failure
-            elif answer.is_due:
-                answer.is_due = False
-                error = await self._look_around()
+            frames = self.answer.drain()
+            if not frames:
+                error = await self._rest()
                 if error is not None:
                     return error
-            else:
-                await answer.wait()
+                continue
+            if self._is_replaced(frames):
+                return _replaced(frames[0].first_event)
+            ended = await self._carry(frames)
+            if ended is not None:
+                return await self._end(ended)
+
+    async def _rest(self) -> HelexaError | None:
+        """Wait for something to happen; return why there is nothing to wait for."""
+        answer = self.answer
+        if answer.client_gone:
+            raise ClientGoneError
+        if answer.failure is not None:
+            return answer.failure
+        if answer.is_due:
+            answer.is_due = False
+            return await self._look_around()
+        await answer.wait()
+        return None
 
     async def _carry(self, frames: list[Frame]) -> Frame | None:
         """Hand on what is content, and return the terminal frame if there is one."""
@@ -93,6 +114,9 @@ class Reading:
             if self.first_token_at is None:
                 self.first_token_at = time.monotonic()
             self.answer.events = content[-1].first_event + events_in(content[-1])
+            if self._transcript is not None:
+                for frame in content:
+                    self._transcript.add(text_of(frame))
             await self.sink.take(content)
         else:
             await self.sink.beat()
@@ -100,12 +124,17 @@ class Reading:
 
     async def _end(self, frame: Frame) -> HelexaError | None:
         if frame.kind == FrameKind.ERROR:
-            self.usage = _certified(frame)
+            self.usage = _certified(frame, self.prefix_tokens)
             return from_reply(read_error(frame))
         self.usage, _ = read_done(frame)
         await self.sink.finish(self.usage)
         self.is_complete = True
         return None
+
+    def _is_replaced(self, frames: list[Frame]) -> bool:
+        """Whether an attempt that another gateway has begun gives anew what was carried here."""
+        first = frames[0]
+        return first.kind != FrameKind.ERROR and first.first_event < self.answer.events
 
     async def _look_around(self) -> HelexaError | None:
         await self.sink.beat()
@@ -126,6 +155,8 @@ class Reading:
             return None
         if self._fleet.silence_s(decode_token(current.author), now) > SILENT_S:
             return StreamInterruptedError("The host that answered has fallen silent.")
+        if now - self.answer.heard_at > LEASE_S:
+            return StreamInterruptedError("The host that answered has lost the request.")
         if now - self._asked_at > SILENT_S:
             # It is alive and silent; its last frames may have been lost.
             self._asked_at = now
@@ -133,8 +164,16 @@ class Reading:
         return None
 
 
-def _certified(frame: Frame) -> TokenUsage | None:
-    """Return what an answer that broke off has used, as its neuron certifies it."""
+def _replaced(event: int) -> ResumeUnavailableError:
+    return ResumeUnavailableError(
+        f"What came from event {event} on is void, because another host went on earlier; ask for "
+        "it once more.",
+        param="from",
+    )
+
+
+def _certified(frame: Frame, prefix_tokens: int) -> TokenUsage | None:
+    """Return what an answer that broke off has used, as its neurons certify it."""
     signed = frame.payload[1] if len(frame.payload) > 1 else None
     record = signed.get("record") if isinstance(signed, dict) else None
     if not isinstance(record, bytes):
@@ -145,6 +184,6 @@ def _certified(frame: Frame) -> TokenUsage | None:
         return None
     return TokenUsage(
         prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
+        completion_tokens=usage.completion_tokens + prefix_tokens,
         counted="frames",
     )

@@ -9,7 +9,7 @@ import time
 from helexa.bus.tokenlog import Kept, read_log
 from helexa.gateway.answer import Answer
 from helexa.gateway.authority import Caller
-from helexa.gateway.exchange import Desk
+from helexa.gateway.desk import Desk
 from helexa.gateway.http import ClientGoneError, Headers, Incoming
 from helexa.gateway.peers import Peers
 from helexa.gateway.reading import Reading
@@ -21,6 +21,7 @@ from helexa.protocol.errors import (
     HelexaError,
     NotFoundError,
     ResumeUnavailableError,
+    ShuttingDownError,
     UnsupportedError,
 )
 from helexa.protocol.frames import (
@@ -39,6 +40,8 @@ from helexa.protocol.subjects import pattern_of, subject_of
 _log = logging.getLogger(__name__)
 
 ATTACH_DEADLINE_S = 2.0
+PLACING_S = 5.0
+"""So much longer than it may take, its owner is waited for to go on with an answer."""
 
 
 class Resumption:
@@ -161,6 +164,8 @@ class Resumption:
         watch.add_done_callback(lambda _: answer.hang_up())
         try:
             error = await reading.run()
+            while error is not None and await self._is_mended(error, sink):
+                error = await reading.run()
         except ClientGoneError:
             incoming.report.client_gone = True
             await self._leave()
@@ -171,6 +176,7 @@ class Resumption:
         else:
             if error is not None:
                 incoming.report.code = error.code
+                await self._tell_others(error)
                 await sink.fail(error)
         finally:
             watch.cancel()
@@ -181,6 +187,40 @@ class Resumption:
             self._live.append((author, data))
         else:
             self._desk.inbox.deliver(self.answer, author, data)
+
+    async def _is_mended(self, error: HelexaError, sink: StreamSink) -> bool:
+        """Wait for what the owner makes of a failed attempt; False: the answer ends by it."""
+        answer, failed = self.answer, self.answer.fold.current
+        if error is answer.failure:
+            if isinstance(error, ShuttingDownError):
+                return False
+            answer.failure = None
+        give_up_at = time.monotonic() + self._desk.limits.go_on_s + PLACING_S
+        while self._has_other_owner and error.to_reply().retryable and not answer.fold.closed:
+            if answer.frames or answer.fold.current is not failed:
+                return True
+            if answer.client_gone:
+                raise ClientGoneError
+            if answer.failure is not None or time.monotonic() > give_up_at:
+                return False
+            answer.is_due = False
+            await sink.beat()
+            await answer.wait()
+        return bool(answer.frames)
+
+    @property
+    def _has_other_owner(self) -> bool:
+        owner = self.answer.fold.owner or self.answer.home
+        if owner == self._desk.inbox.me:
+            return False
+        return not self._peers.is_gone(owner, time.monotonic())
+
+    async def _tell_others(self, error: HelexaError) -> None:
+        """End the answer for its other readers too, if it is ours."""
+        fold = self.answer.fold
+        if fold.owner == self._desk.inbox.me and not fold.closed and error.to_reply().retryable:
+            with contextlib.suppress(HelexaError):
+                await self._desk.attempts.publish_error(self.answer, error)
 
     async def _care(self) -> None:
         """Take the answer over when its owner is gone; keep it resumable once it is ours."""

@@ -44,6 +44,8 @@ class GatewaySettings(StreamSettings):
     """Longest silence of an answer that has begun."""
     first_token_timeout_s: float = Field(default=600.0, gt=0)
     """Longest silence of an answer before its first token."""
+    go_on_timeout_s: float = Field(default=30.0, gt=0)
+    """Longest wait for another neuron that goes on with an answer whose own has failed."""
     client_buffer_bytes: int = Field(default=8 * 1024 * 1024, gt=0)
     """A client that is further behind its answer is cut off."""
     show_route: bool = False

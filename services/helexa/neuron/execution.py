@@ -12,7 +12,9 @@ from typing import cast
 from typing_extensions import override
 
 from helexa.bus.context import DEADLINE
+from helexa.neuron.backends.continuing import after_prompt, continued
 from helexa.neuron.backends.interface import (
+    ChatContinuation,
     ChatInference,
     EmbeddingInference,
     EventStream,
@@ -21,7 +23,7 @@ from helexa.neuron.backends.interface import (
 )
 from helexa.neuron.models import Lease
 from helexa.neuron.outbox import Outbox
-from helexa.neuron.splice import Json, Splicer, read_usage
+from helexa.neuron.splice import Json, Prefix, Splicer, read_usage
 from helexa.protocol.errors import (
     DeadlineExceededError,
     HelexaError,
@@ -60,7 +62,15 @@ class Ending:
 
     error: HelexaError | None
     usage: TokenUsage
+    """Of this attempt."""
     timings: Timings
+    prefix_tokens: int = 0
+    """Of earlier attempts."""
+
+    @property
+    def answer_usage(self) -> TokenUsage:
+        """Of the whole answer, earlier attempts included."""
+        return Prefix(self.prefix_tokens).whole(self.usage)
 
     @property
     def outcome(self) -> str:
@@ -84,6 +94,8 @@ class Execution:
         self._has_begun = False
         self._lease = lease
         self._pace = pace
+        self._body = request.body
+        self._prefix: Prefix | None = None
         self._splicer = Splicer(request.public_id, str(request.model))
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
@@ -110,7 +122,8 @@ class Execution:
         except asyncio.CancelledError:
             error = self._stopped or ShuttingDownError()
         finally:
-            self.ending = Ending(error, self._counts(), self._timings())
+            given = self.request.prefix_tokens
+            self.ending = Ending(error, self._counts(), self._timings(), given)
             self._lease.release(failed=_is_failure(error))
 
     def stop(self, reason: HelexaError) -> bool:
@@ -146,6 +159,8 @@ class Execution:
         if self.request.operation == Operation.EMBEDDING:
             await self._embed()
             return
+        if self.request.continues is not None:
+            self._go_on(self.request.continues)
         stream = await self._open()
         flushing = asyncio.create_task(self._flush_in_time())
         try:
@@ -163,8 +178,18 @@ class Execution:
         if self.request.show_usage and usage_event is not None:
             await self.outbox.send_events([usage_event])
 
+    def _go_on(self, text: str) -> None:
+        """Prepare to give the rest of an answer of which the client has `text`."""
+        request, backend = self.request, self._lease.backend
+        way = after_prompt
+        if request.operation == Operation.CHAT and isinstance(backend, ChatContinuation):
+            way = backend.continued_chat
+        self._body, has_room = continued(request.body, way, text, request.prefix_tokens)
+        self._prefix = Prefix(request.prefix_tokens, request.created, has_room)
+        self._splicer = Splicer(request.public_id, str(request.model), self._prefix)
+
     async def _open(self) -> EventStream:
-        backend, body = self._lease.backend, self.request.body
+        backend, body = self._lease.backend, self._body
         if self.request.operation == Operation.COMPLETION and isinstance(backend, TextInference):
             return await backend.complete(body)
         sees = Workload.VISION in backend.capability.workloads
@@ -225,7 +250,7 @@ class Execution:
     def _counts(self) -> TokenUsage:
         known = self._usage or self._splicer.usage
         if known is not None:
-            return known
+            return self._prefix.own(known) if self._prefix else known
         published = max(0, self.outbox.events - self._splicer.other_events)
         counted = min(self._splicer.content_events, published)
         return TokenUsage(completion_tokens=counted, counted="frames")

@@ -27,6 +27,7 @@ from helexa.protocol.messages.execution import (
     CancelRequest,
     ExecuteReply,
     ExecuteRequest,
+    Operation,
     ResendRequest,
     Resent,
 )
@@ -170,7 +171,11 @@ class Executor:
         token = request_token(request.request_id)
         if not (is_token(request.home) and is_token(token)):
             raise BadRequestError("not a request id of a gateway", param="request_id")
-        lease = self._host.reserve(request.model, request.operation)
+        lease = self._host.reserve(
+            request.model,
+            request.operation,
+            continues=bool(request.continues) and request.operation == Operation.CHAT,
+        )
         subject = subject_of(
             subjects.TOKENS,
             home=request.home,
@@ -211,7 +216,7 @@ class Executor:
         signed = self._certify(request, outbox, ending)
         extra = (signed.model_dump(), ending.timings.model_dump())
         if ending.error is None:
-            await outbox.send_end(FrameKind.DONE, ending.usage.model_dump(), *extra)
+            await outbox.send_end(FrameKind.DONE, ending.answer_usage.model_dump(), *extra)
         else:
             await outbox.send_end(FrameKind.ERROR, ending.error.to_reply().model_dump(), *extra)
         _log.info(

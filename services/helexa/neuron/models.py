@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from helexa.neuron.backends.interface import (
     Backend,
+    ChatContinuation,
     ChatInference,
     EmbeddingInference,
     TextInference,
@@ -15,7 +16,12 @@ from helexa.neuron.backends.interface import (
 from helexa.neuron.hosted import HostedModel, Runtime
 from helexa.neuron.registry import ModelRecord
 from helexa.neuron.slots import Slot, SlotPool
-from helexa.protocol.errors import ModelNotLoadedError, UnknownModelError, UnsupportedError
+from helexa.protocol.errors import (
+    ModelNotLoadedError,
+    RefusedError,
+    UnknownModelError,
+    UnsupportedError,
+)
 from helexa.protocol.messages.execution import Operation
 from helexa.protocol.messages.models import (
     ModelCapability,
@@ -58,6 +64,10 @@ class Lease:
             self._is_over = True
             self._slot.release()
             self._hosted.finished(failed=failed)
+
+
+def _can_go_on(backend: Backend) -> bool:
+    return isinstance(backend, ChatContinuation) and backend.capability.continues_partial
 
 
 class ModelHost:
@@ -131,12 +141,13 @@ class ModelHost:
             del self._models[model]
         self.notify()
 
-    def reserve(self, model: str, operation: str) -> Lease:
-        """Return a hold on `model` for one request.
+    def reserve(self, model: str, operation: str, *, continues: bool = False) -> Lease:
+        """Return a hold on `model` for one request, which `continues` a chat's partial answer.
 
         Raises:
             ModelNotLoadedError: it is not loaded here.
             UnsupportedError: it cannot do `operation`.
+            RefusedError: it cannot go on from a partial answer.
             BusyError: there is no free slot.
         """
         found = self.find(model)
@@ -148,6 +159,8 @@ class ModelHost:
             workload in backend.capability.workloads and isinstance(backend, protocol)
         ):
             raise UnsupportedError(f"{model} does not do {operation!r}", param="model")
+        if backend is not None and continues and not _can_go_on(backend):
+            raise RefusedError(f"{model} cannot go on from a partial answer here")
         backend, slot = found.reserve()
         return Lease(found.record.model, backend, found, slot)
 

@@ -6,6 +6,8 @@ Only the first event and those with counts are parsed. The backend's id is rando
 """
 
 import json
+import re
+from dataclasses import dataclass
 from typing import cast
 
 from helexa.protocol.messages.execution import TokenUsage
@@ -17,19 +19,50 @@ _FINISH_MARKS = (b'"finish_reason":"', b'"finish_reason": "')
 _GREETING_MARKS = (b'"content":null', b'"content": null', b'"content":""', b'"content": ""')
 """In the event that only names the role, which comes before the first token."""
 _OTHER_CONTENT = (b'"tool_calls"', b'"reasoning')
+_CREATED = re.compile(rb'"created"\s*:\s*\d+')
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """What a client has of an answer already."""
+
+    tokens: int = 0
+    created: int | None = None
+    """Unix time in seconds, for all events to come."""
+    has_room: bool = True
+    """Whether the answer's limit leaves room for more; if not, only its end is of use."""
+
+    def own(self, usage: TokenUsage) -> TokenUsage:
+        """Return what was done from here on, where `usage` counts the prefix as prompt."""
+        prompt = max(0, usage.prompt_tokens - self.tokens)
+        cached = usage.cached_tokens
+        known = {
+            "prompt_tokens": prompt,
+            "completion_tokens": usage.completion_tokens if self.has_room else 0,
+            "cached_tokens": None if cached is None else min(cached, prompt),
+        }
+        return usage.model_copy(update=known)
+
+    def whole(self, own: TokenUsage) -> TokenUsage:
+        """Return the counts of the whole answer."""
+        return own.model_copy(update={"completion_tokens": own.completion_tokens + self.tokens})
 
 
 class Splicer:
     """Rewrites the events of one answer and counts its tokens."""
 
-    def __init__(self, public_id: str, model: str) -> None:
-        """Give the answer the id and the model name that the client shall see."""
+    def __init__(self, public_id: str, model: str, prefix: Prefix | None = None) -> None:
+        """Give the answer the id and the model name that the client shall see.
+
+        With a `prefix`, an earlier part of the answer has been sent, and the first event with it.
+        """
         self.usage: TokenUsage | None = None
         """What the backend counted, once it has said so."""
         self.content_events = 0
         """Events that carry content, in case that the backend never counts."""
         self.other_events = 0
         """Events for the client that carry none."""
+        self._prefix = prefix
         self._public = {"id": public_id, "model": model}
         self._replacements: list[tuple[bytes, bytes]] | None = None
         self._usage_events: list[dict[str, Json]] = []
@@ -42,12 +75,23 @@ class Splicer:
                 self._learn(event)
             if any(mark in event for mark in _USAGE_MARKS) and self._is_usage_only(event):
                 continue
+            if self._is_known(event):
+                continue
             if _has_content(event):
                 self.content_events += 1
             else:
                 self.other_events += 1
             kept.append(self._spliced(event))
         return kept
+
+    def _is_known(self, event: bytes) -> bool:
+        """Whether the client has this already, or must not have it."""
+        if self._prefix is None:
+            return False
+        has_content = _has_content(event)
+        ends = any(mark in event for mark in _FINISH_MARKS)
+        is_greeting = not (has_content or ends or self.content_events)
+        return is_greeting or (has_content and not self._prefix.has_room)
 
     def usage_event(self) -> bytes | None:
         """Return one event with the counts of the whole answer, if the backend gave any.
@@ -58,17 +102,17 @@ class Splicer:
             return None
         event = dict(self._usage_events[-1])
         counts = event.get("usage")
-        if len(self._usage_events) > 1 and isinstance(counts, dict):
-            prompt, completion = self.usage.prompt_tokens, self.usage.completion_tokens
-            event["usage"] = counts | {
-                "prompt_tokens": prompt,
-                "completion_tokens": completion,
-                "total_tokens": prompt + completion,
-            }
+        if isinstance(counts, dict) and (self._prefix is not None or len(self._usage_events) > 1):
+            event["usage"] = _shown(counts, self._whole(self.usage))
         for key in ("id", "model"):
             if key in event:
                 event[key] = self._public[key]
+        if self._prefix is not None and self._prefix.created is not None:
+            event["created"] = self._prefix.created
         return json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode()
+
+    def _whole(self, usage: TokenUsage) -> TokenUsage:
+        return self._prefix.whole(self._prefix.own(usage)) if self._prefix else usage
 
     def _learn(self, event: bytes) -> None:
         self._replacements = []
@@ -88,6 +132,8 @@ class Splicer:
     def _spliced(self, event: bytes) -> bytes:
         for theirs, ours in self._replacements or ():
             event = event.replace(theirs, ours, 1)
+        if self._prefix is not None and self._prefix.created is not None:
+            event = _CREATED.sub(b'"created":%d' % self._prefix.created, event, count=1)
         return event
 
     def _is_usage_only(self, event: bytes) -> bool:
@@ -114,6 +160,19 @@ def read_usage(counts: dict[str, Json], before: TokenUsage | None = None) -> Tok
         cached_tokens=_count(counts, "cached_tokens", "prompt_tokens_details"),
         reasoning_tokens=_count(counts, "reasoning_tokens", "completion_tokens_details"),
     )
+
+
+def _shown(counts: dict[str, Json], usage: TokenUsage) -> dict[str, Json]:
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    shown = counts | {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+    }
+    details = counts.get("prompt_tokens_details")
+    if isinstance(details, dict) and usage.cached_tokens is not None:
+        shown["prompt_tokens_details"] = details | {"cached_tokens": usage.cached_tokens}
+    return shown
 
 
 def _count(counts: dict[str, Json], key: str, within: str | None = None) -> int | None:

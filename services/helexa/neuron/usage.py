@@ -59,6 +59,7 @@ def usage_record(
         outcome=ending.outcome,
         first_token_ms=-1 if first_s is None else round(first_s * 1000),
         total_ms=round(ending.timings.total_s * 1000),
+        prefix_tokens=request.prefix_tokens,
     )
 
 

@@ -132,6 +132,8 @@ def refusal(
     if Obstacle.CONTEXT in obstacles:
         return _too_long(workload, candidates)
     needs = ", ".join(workload.request.needs)
+    if workload.request.continues:
+        needs += ", go on from a partial answer"
     return UnsupportedError(f"{model} cannot do all of: {needs}", param="model")
 
 
@@ -163,6 +165,8 @@ def _inability(workload: Workload, model: ModelStatus) -> Finding | None:
     missing = [need for need in workload.request.needs if need not in model.capability.workloads]
     if missing:
         return Obstacle.MODALITY, f"cannot do {', '.join(missing)}"
+    if workload.request.continues and not model.capability.continues_partial:
+        return Obstacle.MODALITY, "cannot go on from a partial answer"
     context = context_of(workload.config, model)
     if context is not None and workload.tokens > context:
         return Obstacle.CONTEXT, f"context {context} is less than {workload.tokens} tokens"

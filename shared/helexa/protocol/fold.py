@@ -2,9 +2,9 @@
 """How every reader (live, resuming, billing) makes one answer out of frames.
 
 Frames of attempt k count only from the neuron that it was assigned to, and only up to the
-``after_seq`` of attempt k + 1. The first terminal frame of the last attempt ends the answer. All
-else is ignored and counted. Frames arrive in any order and more than once; what comes out is in
-order, each once, without a hole.
+``after_seq`` of attempt k + 1. The first terminal frame of the last attempt ends the answer, unless
+a gateway ends it at an earlier one. All else is ignored and counted. Frames arrive in any order and
+more than once; what comes out is in order, each once, without a hole.
 """
 
 from dataclasses import dataclass, field
@@ -38,11 +38,15 @@ class Fold:
     next_seq: int = 0
     """The frame that comes next."""
     ended: bool = False
+    closed: bool = False
+    """Whether a gateway has ended it, so that no other attempt follows."""
     ignored: int = 0
     owner: str | None = None
     """The gateway that attached last; `None`: the home."""
     assignments: list[Assignment] = field(default_factory=list)
     _early: dict[tuple[int, str, int], Frame] = field(default_factory=dict)
+    _end: Frame | None = None
+    """A gateway's terminal frame whose turn has not come."""
 
     @property
     def current(self) -> Assignment | None:
@@ -75,6 +79,7 @@ class Fold:
             and frame.attempt == assigned.attempt
             and author == assigned.author
             and not self._early
+            and self._end is None
         ):
             self.next_seq += 1
             self.ended = frame.is_terminal
@@ -86,6 +91,8 @@ class Fold:
         waiting = [
             seq for (attempt, author, seq) in self._early if self._counts(attempt, author, seq)
         ]
+        if self._end is not None and self._end.seq > self.next_seq:
+            waiting.append(self._end.seq)
         owner = self._attempt_of(self.next_seq)
         if not waiting or owner is None:
             return None
@@ -94,9 +101,9 @@ class Fold:
     def _accept_control(self, frame: Frame) -> list[Frame]:
         if frame.kind == FrameKind.ATTACH:
             self.owner = str(frame.payload[0])
-        elif frame.kind == FrameKind.ERROR:
-            already, self.ended = self.ended, True
-            return [] if already else [frame]
+        elif frame.is_terminal and not self.closed:
+            self.closed = True
+            self._end = frame
         elif frame.attempt == len(self.assignments) + 1:
             if frame.kind == FrameKind.OPEN:
                 self.assign(read_opening(frame).neuron, -1)
@@ -115,7 +122,7 @@ class Fold:
 
     def _release(self) -> list[Frame]:
         released: list[Frame] = []
-        while self._early and not self.ended:
+        while self._early and not self.ended and not self._is_at_end:
             owner = self._attempt_of(self.next_seq)
             if owner is None:
                 break
@@ -125,7 +132,15 @@ class Fold:
             self.next_seq += 1
             self.ended = frame.is_terminal and owner is self.current
             released.append(frame)
+        if self._end is not None and self._is_at_end:
+            # Also where a neuron's own end was released: the gateway's is the answer's.
+            released.append(self._end)
+            self._end, self.ended = None, True
         return released
+
+    @property
+    def _is_at_end(self) -> bool:
+        return self._end is not None and self.next_seq >= self._end.seq
 
     def _attempt_of(self, seq: int) -> Assignment | None:
         """Return the attempt whose frame `seq` counts: the last one that begins before it."""

@@ -4,7 +4,7 @@
 A frame is the msgpack array ``[attempt, seq, first_event, kind, payload…]``, published on the token
 subject of (home, author, request). `seq` counts a neuron's frames from 0 and runs on over attempts;
 `first_event` is the number of the frame's first server-sent event, from 0. Frames of the author
-`ctl` come from gateways; their `seq` is 0 and means nothing.
+`ctl` come from gateways; their `seq` is 0 and means nothing, but in terminal ones.
 
 | kind | author | payload |
 |---|---|---|
@@ -14,10 +14,11 @@ subject of (home, author, request). `seq` counts a neuron's frames from 0 and ru
 | `DATA` | neuron | `events, text`: that many events, as they go to the client |
 | `BODY` | neuron | `part`: a piece of an answer that is not a stream |
 | `BEAT` | neuron | `progress`: the backend is at work, or None |
-| `DONE` | neuron | `usage, signed, timings` |
+| `DONE` | neuron, ctl | `usage, signed, timings` |
 | `ERROR` | neuron, ctl | `error, signed, timings`: an `ErrorReply` as a map |
 
-`DONE` and `ERROR` are terminal: exactly one ends an attempt.
+`DONE` and `ERROR` are terminal: exactly one ends an attempt. Those of `ctl` end the answer, before
+the frame whose number is their `seq`.
 """
 
 from collections.abc import Sequence

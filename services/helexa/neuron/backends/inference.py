@@ -6,9 +6,15 @@ from http import HTTPStatus
 
 from helexa.neuron.backends.client import HttpClient
 from helexa.neuron.backends.connection import Response
+from helexa.neuron.backends.continuing import Fields, Way
 from helexa.neuron.backends.events import EventSplitter
 from helexa.neuron.backends.faults import error_of_event, error_of_response
-from helexa.protocol.errors import BackendError, HelexaError, StreamInterruptedError
+from helexa.protocol.errors import (
+    BackendError,
+    HelexaError,
+    StreamInterruptedError,
+    UnsupportedError,
+)
 
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_ANSWER_BYTES = 256 << 20
@@ -92,6 +98,8 @@ class HttpInference:
         self._client: HttpClient | None = None
         self._outgoing: Rewrite = unchanged
         self._incoming: Rewrite = unchanged
+        self.way: Way | None = None
+        """How the server is told to go on from a partial answer to a chat; `None`: it cannot."""
 
     async def chat(self, body: bytes) -> ResponseEvents:
         """Start a chat completion; `body` is OpenAI's JSON with `stream: true`.
@@ -113,6 +121,16 @@ class HttpInference:
     async def describe(self, body: bytes) -> ResponseEvents:
         """Start a chat completion with image parts; raises as `chat`."""
         return await self._stream("/v1/chat/completions", body)
+
+    def continued_chat(self, fields: Fields, text: str) -> Fields:
+        """Return the request that makes the server go on after `text`.
+
+        Raises:
+            UnsupportedError: it cannot, or not for this request.
+        """
+        if self.way is None:
+            raise UnsupportedError("this backend cannot go on from a partial answer")
+        return self.way(fields, text)
 
     async def embed(self, body: bytes) -> bytes:
         """Return OpenAI's JSON answer for a batch of inputs; raises as `chat`."""

@@ -67,6 +67,18 @@ class VisionInference(Protocol):
         """Start a chat completion with image parts; raises as `ChatInference.chat`."""
 
 
+@runtime_checkable
+class ChatContinuation(Protocol):
+    """Goes on from a partial answer to a chat; the capability's `continues_partial` says so."""
+
+    def continued_chat(self, fields: dict[str, object], text: str) -> dict[str, object]:
+        """Return the request that makes the runtime go on after `text`, which it does not repeat.
+
+        Raises:
+            UnsupportedError: it cannot, or not for this request.
+        """
+
+
 class Backend(Protocol):
     """The life of one model's runtime."""
 

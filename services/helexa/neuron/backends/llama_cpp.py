@@ -19,7 +19,7 @@ from helexa.neuron.backends.place import Place
 from helexa.neuron.backends.ports import free_port
 from helexa.neuron.backends.spawned import SpawnedBackend
 from helexa.protocol.errors import BackendError, ModelFailedError
-from helexa.protocol.messages.models import ModelConfig, Workload
+from helexa.protocol.messages.models import ContinuationWay, ModelConfig, Workload
 
 _EMBEDDED = "xllamacpp"
 _SMALL_BYTES = 64 << 20
@@ -41,6 +41,8 @@ class LlamaCppBackend(SpawnedBackend):
         limits: what the runtime may use.
         choose_port: where the configuration names none.
     """
+
+    own_way = ContinuationWay.ASSISTANT_MESSAGE
 
     def __init__(
         self,
@@ -109,7 +111,7 @@ class LlamaCppBackend(SpawnedBackend):
         known = {
             "workloads": self._workloads(properties.get("modalities", {})),
             "max_context_tokens": settings.get("n_ctx") or self.context_tokens,
-            "continues_partial": not self._header.is_embedding_model,
+            "continues_partial": self.way is not None and not self._header.is_embedding_model,
         }
         self.capability = self.config.capability.model_copy(update=known)
 

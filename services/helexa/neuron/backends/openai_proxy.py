@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from helexa.neuron.backends.client import HttpClient
+from helexa.neuron.backends.continuing import way_of
 from helexa.neuron.backends.inference import HttpInference
 from helexa.neuron.backends.limits import Timeouts
 from helexa.neuron.backends.listing import read_listing
@@ -58,6 +59,7 @@ class OpenAiProxyBackend(HttpInference):
         progress(0.0)
         if not self.config.listen_endpoint:
             raise ModelFailedError("the model's configuration names no listen_endpoint")
+        self.way = way_of(self.config.continuation)
         key = await asyncio.to_thread(self._key)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         try:
@@ -102,6 +104,8 @@ class OpenAiProxyBackend(HttpInference):
         return None
 
     async def _look(self, client: HttpClient) -> None:
+        known: dict[str, object] = {"continues_partial": self.way is not None}
+        self.capability = self.capability.model_copy(update=known)
         try:
             listed = await read_listing(client, self._name)
         except BusyError:
@@ -110,7 +114,7 @@ class OpenAiProxyBackend(HttpInference):
             # Some servers list less than they serve.
             _log.warning("model_not_listed", extra={"model": self.config.model})
         if listed.context_tokens and self.capability.max_context_tokens is None:
-            known = {"max_context_tokens": listed.context_tokens}
+            known["max_context_tokens"] = listed.context_tokens
             self.capability = self.capability.model_copy(update=known)
 
     def _key(self) -> str:

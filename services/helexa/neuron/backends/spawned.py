@@ -11,6 +11,7 @@ from pathlib import Path
 
 from helexa.neuron.backends.child import Child
 from helexa.neuron.backends.client import HttpClient
+from helexa.neuron.backends.continuing import way_of
 from helexa.neuron.backends.inference import HttpInference
 from helexa.neuron.backends.limits import RuntimeLimits, Timeouts
 from helexa.neuron.backends.listing import read_listing
@@ -18,7 +19,7 @@ from helexa.neuron.backends.place import Place, fixed_port, port_taken, taken_pl
 from helexa.neuron.backends.ports import free_port
 from helexa.neuron.backends.reasons import failure_reason, says_port_is_taken
 from helexa.protocol.errors import BackendError, HelexaError, ModelFailedError
-from helexa.protocol.messages.models import ModelConfig
+from helexa.protocol.messages.models import ContinuationWay, ModelConfig
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ class SpawnedBackend(HttpInference, ABC):
     """
 
     default_slots = 4
+    own_way: str = ContinuationWay.NONE
+    """How the runtime is told to go on from a partial answer, unless the configuration says."""
     health_paths: tuple[str, ...] = ("/health",)
 
     def __init__(
@@ -90,9 +93,10 @@ class SpawnedBackend(HttpInference, ABC):
             BackendError: the server does not answer.
         """
         listed = await read_listing(self.connected(), self.config.model)
+        known: dict[str, object] = {"continues_partial": self.way is not None}
         if listed.context_tokens and self.capability.max_context_tokens is None:
-            known = {"max_context_tokens": listed.context_tokens}
-            self.capability = self.capability.model_copy(update=known)
+            known["max_context_tokens"] = listed.context_tokens
+        self.capability = self.capability.model_copy(update=known)
 
     async def start(self, progress: Callable[[float], None]) -> None:
         """Start the server and return when it can serve.
@@ -107,6 +111,7 @@ class SpawnedBackend(HttpInference, ABC):
         self.died.clear()
         self._is_stopping = False
         await self.check()
+        self.way = way_of(self.config.continuation, self.own_way)
         for attempt in range(1, _PORT_ATTEMPTS + 1):
             try:
                 await self._start_once(progress)

@@ -8,6 +8,7 @@ from typing_extensions import override
 from helexa.neuron.backends.place import Place
 from helexa.neuron.backends.spawned import SpawnedBackend
 from helexa.protocol.errors import ModelFailedError
+from helexa.protocol.messages.models import ContinuationWay
 
 
 class VllmBackend(SpawnedBackend):
@@ -18,6 +19,7 @@ class VllmBackend(SpawnedBackend):
     """
 
     default_slots = 32
+    own_way = ContinuationWay.CONTINUE_FINAL_MESSAGE
 
     @override
     async def check(self) -> None:

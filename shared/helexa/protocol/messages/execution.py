@@ -51,6 +51,13 @@ class ExecuteRequest(Message):
     """Which portal's books the usage goes to."""
     account: str = ""
     """Digest of the key that asked."""
+    continues: str | None = None
+    """The text that earlier attempts have given, to go on from; empty where they got no further
+    than the event that names the role. `None`: begin."""
+    prefix_tokens: int = Field(default=0, ge=0)
+    """Tokens of `continues`, as they were streamed."""
+    created: int | None = None
+    """The `created` that a continued answer's events carry, Unix time in seconds."""
 
 
 class ExecuteReply(Message):

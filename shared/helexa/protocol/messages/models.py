@@ -103,6 +103,16 @@ class BackendKind:
     COMMAND = "command"
 
 
+class ContinuationWay:
+    """The known ways in which a backend is told to go on from a partial answer."""
+
+    ASSISTANT_MESSAGE = "assistant_message"
+    """A last message of the assistant is continued (llama.cpp)."""
+    CONTINUE_FINAL_MESSAGE = "continue_final_message"
+    """The same, where the request says so (vLLM, SGLang)."""
+    NONE = "none"
+
+
 class ModelCapability(Record):
     """What a model can do and what it needs. `None` means not known, never zero."""
 
@@ -166,6 +176,9 @@ class ModelConfig(Record):
     """The name to ask an `openai_proxy` for, where it differs from `model`."""
     api_key_file: str | None = None
     """A file on the neuron with the key of an `openai_proxy`; the key itself never travels."""
+    continuation: str | None = None
+    """A `ContinuationWay`; `None`: the backend's own, which an `openai_proxy` and a `command` do
+    not have."""
     context_tokens: int | None = Field(default=None, gt=0)
     """Context of one slot."""
     slots: int | None = Field(default=None, gt=0)

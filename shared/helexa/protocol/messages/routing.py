@@ -34,6 +34,8 @@ class ScheduleRequest(Message):
     max_tokens: int | None = None
     prefix_hash: str | None = None
     hints: UserHints = UserHints()
+    continues: bool = False
+    """The neuron must be able to go on from a partial assistant message."""
     exclude_neurons: tuple[str, ...] = ()
     """Targets that have refused or failed this request already."""
 

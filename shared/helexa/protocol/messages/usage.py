@@ -10,7 +10,10 @@ USAGE_DOMAIN = b"helexa-usage-v1\0"
 
 
 class UsageRecord(Record):
-    """Counts of one attempt of one request. Integers and text only: it is signed."""
+    """Counts of one attempt of one request. Integers and text only: it is signed.
+
+    An attempt claims its own work: the sum over a request's attempts is what its answer shows.
+    """
 
     version: int = 1
     request_id: str
@@ -36,6 +39,8 @@ class UsageRecord(Record):
     first_token_ms: int
     """-1 when there was none."""
     total_ms: int
+    prefix_tokens: int = 0
+    """Tokens of earlier attempts that this one had to read again; in no other count."""
 
 
 class SignedUsage(Message):
@@ -55,7 +60,9 @@ class UsageBatch(Message):
 
 def usage_bytes(record: UsageRecord) -> bytes:
     """Return the canonical bytes of `record`, to be signed after `USAGE_DOMAIN`."""
-    fields: dict[str, Signable] = record.model_dump()
+    # Most attempts begin their answer; their records have no such field.
+    absent = None if record.prefix_tokens else {"prefix_tokens"}
+    fields: dict[str, Signable] = record.model_dump(exclude=absent)
     return pack_canonical(fields)
 
 

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""What the parts that serve requests have in common."""
+
+from dataclasses import dataclass
+
+from helexa.gateway.attempts import Attempts
+from helexa.gateway.authority import Authority
+from helexa.gateway.dispatch import Dispatcher
+from helexa.gateway.fleet import Fleet
+from helexa.gateway.inbox import Inbox
+from helexa.gateway.outcomes import Outcomes
+from helexa.gateway.reading import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What every exchange works with."""
+
+    inbox: Inbox
+    attempts: Attempts
+    dispatcher: Dispatcher
+    fleet: Fleet
+    outcomes: Outcomes
+    authority: Authority
+    limits: Limits
+    max_attempts: int
+    client_buffer_bytes: int
+    show_route: bool
