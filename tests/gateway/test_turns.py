@@ -10,9 +10,10 @@ from tests.gateway.roles import soon
 from helexa.gateway.authority import Caller, SettingsAuthority
 from helexa.gateway.fleet import Fleet, Seats
 from helexa.gateway.gateway import part_of
+from helexa.gateway.line import Bounds, Place
 from helexa.gateway.priority import Priority, Standing, asked_priority
 from helexa.gateway.turns import PASSED_OVER_LIMIT, Turns
-from helexa.gateway.waiting import Bounds, Lines, Place
+from helexa.gateway.waiting import Lines
 from helexa.protocol.errors import (
     BadRequestError,
     NoCapacityError,

@@ -20,8 +20,9 @@ from helexa.gateway.attempts import Attempts
 from helexa.gateway.cancels import Cancels
 from helexa.gateway.continuation import Onward
 from helexa.gateway.fleet import Fleet
+from helexa.gateway.line import Place
 from helexa.gateway.outcomes import Outcomes
-from helexa.gateway.waiting import Lines, Place
+from helexa.gateway.waiting import Lines
 from helexa.gateway.work import Work
 from helexa.protocol import errors, subjects
 from helexa.protocol.messages.execution import CancelRequest, Operation

@@ -15,7 +15,7 @@ RETURN_GRACE_S = 5.0
 """So much later than this gateway a neuron may be back after the servers were gone."""
 FORGET_S = 60.0
 
-Listener = Callable[[str, int], None]
+Listener = Callable[[str, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Fleet:
         """How often news came that may help those who wait for a model."""
 
     def on_news(self, listener: Listener) -> None:
-        """Call `listener` with a model and its free slots when waiting for it may be over.
+        """Call `listener` with a model, its free slots and where when waiting for it may be over.
 
         That is when a neuron reports room for it, and, with 0, when it reports that the model
         cannot be loaded.
@@ -68,7 +68,7 @@ class Fleet:
             if room or (newly_failed and self.failure(model.model, now) is not None):
                 self.changes[model.model] += 1
                 for listener in self._listeners:
-                    listener(model.model, room)
+                    listener(model.model, room, status.neuron_id)
 
     def took(self, neuron_id: str, model: str) -> None:
         """Note that `neuron_id` has accepted a request from here, before it reports so itself."""

@@ -17,13 +17,14 @@ from helexa.gateway.desk import Desk
 from helexa.gateway.dispatch import Dispatcher
 from helexa.gateway.fleet import Fleet, Seats
 from helexa.gateway.inbox import Inbox
+from helexa.gateway.line import Bounds
 from helexa.gateway.outcomes import Outcomes
 from helexa.gateway.peers import Peers
 from helexa.gateway.reading import Limits
 from helexa.gateway.routes import Routes
 from helexa.gateway.settings import GatewaySettings
 from helexa.gateway.sinks import PULSES_A_HEARTBEAT
-from helexa.gateway.waiting import Bounds, Lines
+from helexa.gateway.waiting import Lines
 from helexa.process.durability import durability_of
 from helexa.process.health import Readiness
 from helexa.process.http import Listening, turn_away
