@@ -27,6 +27,25 @@ async def test_a_streamed_chat_comes_event_by_event(client: AsyncOpenAI) -> None
     assert all(chunk.usage is None for chunk in chunks)
 
 
+async def test_a_stream_that_pauses_is_kept_alive_without_confusing_its_reader(
+    client: AsyncOpenAI, neuron: Neuron
+) -> None:
+    async def pausing(run: Run) -> None:
+        await run.say("one")
+        # More than two of the gateway's heartbeats.
+        for _ in range(10):
+            await run.beat()
+            await asyncio.sleep(0.1)
+        await run.say("two")
+        await run.done()
+
+    neuron.script = pausing
+    stream = await client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": "hi"}], stream=True
+    )
+    assert [chunk.choices[0].delta.content async for chunk in stream] == ["one", "two"]
+
+
 @pytest.mark.accepts("CX-18")
 async def test_usage_is_streamed_only_when_asked_for(client: AsyncOpenAI, neuron: Neuron) -> None:
     stream = await client.chat.completions.create(

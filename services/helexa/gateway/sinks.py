@@ -15,7 +15,10 @@ from helexa.protocol.frames import Frame
 from helexa.protocol.messages.execution import TokenUsage
 
 END_MARK = b"data: [DONE]\n\n"
-KEEP_ALIVE = b": keep-alive\n\n"
+COMMENT = b": keep-alive\n"
+"""A line between two events. A blank line after it would be read as an event without data by
+OpenAI's Python client, as soon as an event with a number has come."""
+KEEP_ALIVE = COMMENT + b"\n"
 PULSES_A_HEARTBEAT = 4
 """How often a quiet answer is looked at within the longest silence towards its client."""
 GOES_ON = "goes_on"
@@ -97,7 +100,7 @@ class StreamSink:
         HTTP status.
         """
         if time.monotonic() - self._wrote_at >= self._heartbeat_s * (1 - 1 / PULSES_A_HEARTBEAT):
-            await self._write(KEEP_ALIVE)
+            await self._write(COMMENT if self._sent_event else KEEP_ALIVE)
 
     async def finish(self, usage: TokenUsage) -> None:  # noqa: ARG002 - it is in the events
         """Send the end mark."""
