@@ -65,6 +65,42 @@ async def test_a_gateway_serves_on_until_its_balancer_has_looked(
 
 
 @pytest.mark.accepts("CX-27")
+async def test_a_client_that_was_not_told_is_answered_once_more(site: Site, neuron: Neuron) -> None:
+    go_on = asyncio.Event()
+
+    async def held(run: Run) -> None:
+        await run.say("one")
+        if len(neuron.runs) < 3:
+            await go_on.wait()
+        await run.done()
+
+    neuron.script = held
+    running = await site.gateway(grace_s=30.0)
+    http = site.http(running)
+
+    async def ask_twice() -> list[httpx.Response]:
+        return [await http.post(CHAT, json=STREAM), await http.post(CHAT, json=STREAM)]
+
+    asking = asyncio.create_task(ask_twice())
+    await until(neuron.began)
+    neuron.began.clear()
+    other = asyncio.create_task(site.http(running).post(CHAT, json=STREAM))
+    await until(neuron.began)
+    ending = asyncio.create_task(running.life.end())
+    await soon(until_not_ready(site.http(running)))
+    refused = await site.http(running).post(CHAT, json=STREAM)
+    go_on.set()
+    first, second = await asyncio.wait_for(asking, PATIENCE_S)
+    await soon(ending)
+
+    assert refused.status_code == 503
+    assert "connection" not in first.headers
+    assert (second.status_code, second.headers["connection"]) == (200, "close")
+    assert second.text.endswith("data: [DONE]\n\n")
+    assert (await other).status_code == 200
+
+
+@pytest.mark.accepts("CX-27")
 async def test_who_waits_may_still_find_a_place_while_the_gateway_ends(
     site: Site, neuron: Neuron
 ) -> None:

@@ -41,6 +41,8 @@ _log = logging.getLogger(__name__)
 
 WAITERS_PART = 0.5
 """Of the grace; requests that wait for room are sent away that long before its end."""
+NEXT_REQUEST_S = 0.1
+"""How long after an answer the next request of its client may come on the same connection."""
 FAREWELL_S = 2.0
 """How long the last events may take once everybody has been sent away."""
 
@@ -123,9 +125,9 @@ class Gateway:
         await turn_away(self.readiness, [listening], delay_s)
         self.routes.is_stopping = True
         rest_s = self._settings.grace_s - delay_s
-        await self._until_idle(end - rest_s * WAITERS_PART)
+        await self._until_quiet(end - rest_s * WAITERS_PART)
         self._lines.close()
-        await self._until_idle(end)
+        await self._until_quiet(end)
         for reader in self._inbox.readers:
             reader.fail(ShuttingDownError("The gateway stops.", retry_after_s=1, goes_on=True))
         await self._until_idle(asyncio.get_running_loop().time() + FAREWELL_S)
@@ -144,6 +146,15 @@ class Gateway:
 
     def _seats(self, model: str) -> Seats:
         return self._fleet.seats(model, time.monotonic())
+
+    async def _until_quiet(self, deadline: float) -> None:
+        """Return when nothing runs, and nothing has come from who has just been answered."""
+        loop = asyncio.get_running_loop()
+        while loop.time() < deadline:
+            await self._until_idle(deadline)
+            await asyncio.sleep(min(NEXT_REQUEST_S, max(0.0, deadline - loop.time())))
+            if not self.routes.running:
+                return
 
     async def _until_idle(self, deadline: float) -> None:
         running = self.routes.running

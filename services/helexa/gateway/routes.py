@@ -22,7 +22,7 @@ from helexa.gateway.running import Running
 from helexa.gateway.settings import GatewaySettings
 from helexa.gateway.work import Work
 from helexa.process.health import Readiness
-from helexa.process.http import Receive, Scope, Send
+from helexa.process.http import Receive, Scope, Send, is_owed
 from helexa.process.metrics import Metrics
 from helexa.process.status import status_routes
 from helexa.protocol.errors import (
@@ -135,8 +135,7 @@ class Routes:
 
     def _generator(self, operation: str) -> Handler:
         async def generate(incoming: Incoming) -> None:
-            if self.is_stopping:
-                raise ShuttingDownError(retry_after_s=1)
+            self._refuse_late(incoming)
             exchange = Exchange(self._desk, incoming, await self._read_work(operation, incoming))
             self.running.add(exchange)
             try:
@@ -186,8 +185,7 @@ class Routes:
         await incoming.respond_json(self._catalogue.shown(canonical))
 
     async def _resume(self, incoming: Incoming) -> None:
-        if self.is_stopping:
-            raise ShuttingDownError(retry_after_s=1)
+        self._refuse_late(incoming)
         caller = self._desk.authority.authorise(incoming.key)
         asked = incoming.scope["path"][len(STREAMS) :]
         resumption = Resumption(self._desk, self._peers, incoming, asked, _first_event(incoming))
@@ -197,6 +195,10 @@ class Routes:
             await resumption.run(caller)
         finally:
             self.running.end(resumption)
+
+    def _refuse_late(self, incoming: Incoming) -> None:
+        if self.is_stopping and not is_owed(incoming.scope):
+            raise ShuttingDownError(retry_after_s=1)
 
     async def _refuse_method(self, incoming: Incoming, path: str, allowed: str) -> None:
         incoming.report.code = "method_not_allowed"

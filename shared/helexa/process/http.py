@@ -17,6 +17,7 @@ from typing import Any
 
 import uvicorn
 from typing_extensions import override
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from helexa.process.health import Readiness
 from helexa.process.settings import SettingsError, SocketAddress
@@ -28,6 +29,7 @@ Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BACKLOG = 2048
+_OWED = "owed"
 
 
 class _Server(uvicorn.Server):
@@ -43,10 +45,13 @@ class _Server(uvicorn.Server):
         state = self.server_state
         state.default_headers = [*state.default_headers, last]
         for connection in state.connections:
-            cycle = getattr(connection, "cycle", None)
-            # One whose answer has begun without saying so stays open for another request: a client
-            # may have sent it already.
-            if cycle is not None and not cycle.response_started:
+            if not isinstance(connection, HttpToolsProtocol):
+                continue
+            cycle = connection.cycle
+            if cycle is None or cycle.response_started:
+                # Its client does not know yet, and may have sent the next request already.
+                connection.app_state = {**connection.app_state, _OWED: True}
+            else:
                 cycle.keep_alive = False
 
 
@@ -67,10 +72,15 @@ class Listening:
     def close_when_answered(self) -> None:
         """Say in each answer from now on that it is the last one of its connection.
 
-        Connections without a request stay open until the block is left: closing one under a request
-        that is on its way would lose it.
+        Connections whose client has not been told stay open until the block is left: closing one
+        under a request that is on its way would lose it. `is_owed` tells such a request.
         """
         self._server.close_when_answered()
+
+
+def is_owed(scope: Scope) -> bool:
+    """Whether a request came on a connection whose client has not been told that we leave."""
+    return _OWED in scope.get("state", ())
 
 
 def bind(address: SocketAddress) -> socket.socket:
