@@ -212,11 +212,13 @@ def test_why_tells_where_a_model_goes(machine: Machine) -> None:
 
 
 def test_a_neuron_is_drained_and_taken_back(machine: Machine) -> None:
-    drained = machine.helexa("drain", "kitchen")
+    drained = machine.helexa("drain", "kitchen", "--wait", "20")
     back = machine.helexa("drain", "kitchen", "--undo")
     unknown = machine.helexa("drain", "nobody")
 
-    assert drained.stdout == "kitchen: finishes what it has and takes nothing new\n"
+    assert drained.stdout == (
+        "kitchen: finishes what it has and takes nothing new\nkitchen: is idle\n"
+    )
     assert back.stdout == "kitchen: takes work again\n"
     assert unknown.returncode == 1
     assert "nobody" in unknown.stderr
