@@ -64,7 +64,8 @@ class Reading:
 
     def take(self, block: str) -> None:
         """Take in one block of the stream."""
-        if block.startswith(":"):
+        block = "\n".join(line for line in block.split("\n") if not line.startswith(":"))
+        if not block:
             return
         found = EVENT.fullmatch(block)
         if found is None:

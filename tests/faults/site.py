@@ -159,8 +159,8 @@ class Site:
         """The engine itself, not by its link."""
         return f"http://127.0.0.1:{self.engine_link.target}"
 
-    async def start(self, stack: AsyncExitStack, store: Path | None = None) -> None:
-        """Start everything, and return when a chat would be answered."""
+    async def prepare(self, stack: AsyncExitStack, store: Path | None = None) -> None:
+        """Say what belongs to the site; nothing of it is started."""
         self.logs.mkdir(parents=True)
         self._add_server(store)
         self._add_engine()
@@ -169,12 +169,16 @@ class Site:
             await self._add_service(stack, name)
         for name in (*NEURONS, "gateway-1", "gateway-2", "portal"):
             await self._add_service(stack, name)
+
+    async def start(self, stack: AsyncExitStack, store: Path | None = None) -> None:
+        """Start everything, and return when a chat would be answered."""
+        await self.prepare(stack, store)
         for each in self.processes.values():
             each.start()
             if each.name == "nats":
                 await each.until_ready()
         await self.until_ready()
-        await self._add_model()
+        await self.add_model()
         await self.until_serving()
 
     async def until_ready(self, within_s: float = UP_WITHIN_S) -> None:
@@ -280,15 +284,17 @@ class Site:
             Process(name, argv, self.logs / f"{name}.log", f"{url}/readyz", environment, link)
         )
 
-    async def _add_model(self) -> None:
+    async def add_model(self, name: str = MODEL, *, on_every_neuron: bool = True) -> None:
+        """Put a model into the catalogue that the paced engine serves."""
+        policy = {"on_every_neuron": True} if on_every_neuron else {"max_replicas": 1}
         config: Json = {
             "backend_kind": "openai_proxy",
             "listen_endpoint": f"http://127.0.0.1:{self.engine_link.port}",
             "slots": SLOTS,
-            "policy": {"on_every_neuron": True},
+            "policy": policy,
             "capability": {"continues_partial": True},
         }
-        await self.orchestrate("PUT", f"/api/models/{MODEL}", config)
+        await self.orchestrate("PUT", f"/api/models/{name}", config)
 
     async def _answers(self, gateway: str) -> bool:
         message = {"role": "user", "content": Order(tokens=1).prompt()}

@@ -107,10 +107,11 @@ class Stream:
 
     def take(self, event: bytes) -> None:
         """Take in one event, without the empty line after it."""
-        if event.startswith(b":"):
+        fields = [line for line in event.split(b"\n") if not line.startswith(b":")]
+        if not fields:
             return
         now_s = time.monotonic()
-        lines = dict(line.split(b": ", 1) for line in event.split(b"\n"))
+        lines = dict(line.split(b": ", 1) for line in fields)
         if lines[b"data"] == b"[DONE]":
             self.is_complete = True
             return
