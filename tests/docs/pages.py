@@ -35,7 +35,7 @@ READY = {
     "up": b"helexa ready",
     "cortex": b'"event": "role_serves"',
     "neuron": b'"event": "joined"',
-    "gateway": b'"event": "listening_to_site"',
+    "gateway": b'"event": "serving"',
 }
 """What each kind of server prints when it can be used."""
 SITES = ("up", "cortex")

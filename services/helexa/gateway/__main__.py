@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """The gateway as a process."""
 
+import asyncio
+import contextlib
 import logging
 import sys
 
@@ -20,12 +22,15 @@ from helexa.site.connect import site_connection
 
 _log = logging.getLogger(__name__)
 
+LISTEN_WITHIN_S = 3.0
+"""A balancer that finds the port open may send requests before it asks `/readyz`. So the port opens
+when they can be served; without a site it opens after this time, to tell so."""
 HTTP_GRACE_S = 1.0
 """Everything has been served or sent away before the socket closes."""
 
 
 async def start(life: Life, settings: GatewaySettings) -> Listening:
-    """Start a gateway and return where it listens, once it can serve. It ends with `life`."""
+    """Start a gateway and return where it listens. It ends with `life`."""
     me = instance_id()
     name_instance(me)
     authority = settings_authority(settings)
@@ -34,14 +39,16 @@ async def start(life: Life, settings: GatewaySettings) -> Listening:
     metrics = Metrics("gateway", me)
     gateway = Gateway(settings, bus, me, authority, metrics)
     life.resources.push_async_callback(gateway.say_goodbye)
+    await life.watch(bus)
+    life.run("gateway", gateway.connect(life))
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(gateway.listens.wait(), LISTEN_WITHIN_S)
     address = SocketAddress.parse(settings.socket)
     listening = await life.resources.enter_async_context(
         serve_http(gateway.routes, address, grace_s=HTTP_GRACE_S)
     )
     _log.info("serving", extra={"role": "gateway", "address": str(listening.address)})
     life.resources.push_async_callback(gateway.drain, listening)
-    await life.watch(bus)
-    life.run("gateway", gateway.connect(life))
     life.run("metrics", metrics.publish(bus, settings.metrics_interval_s))
     return listening
 

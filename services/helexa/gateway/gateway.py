@@ -57,9 +57,10 @@ class Gateway:
         self.bus = bus
         self.readiness = Readiness()
         self.readiness.require("nats", lambda: bus.is_connected)
-        self.readiness.require("subscriptions", lambda: self._is_subscribed)
+        self.listens = asyncio.Event()
+        """Set once everything is heard that the gateway needs to serve."""
+        self.readiness.require("subscriptions", self.listens.is_set)
         self._settings = settings
-        self._is_subscribed = False
         self._fleet = Fleet()
         self._peers = Peers(me, time.monotonic())
         self._lines = Lines(self._bounds, self._seats)
@@ -111,7 +112,7 @@ class Gateway:
         life.run("beat", self._pulse.run())
         life.run("readers", self._inbox.pulse(self._settings.heartbeat_s / PULSES_A_HEARTBEAT))
         await ensure_resources(self.bus, Role.GATEWAY, durability_of(self._settings))
-        self._is_subscribed = True
+        self.listens.set()
         _log.info("listening_to_site")
 
     async def drain(self, listening: Listening) -> None:
