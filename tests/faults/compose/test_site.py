@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""One site under `docker compose up`: it starts, keeps its keys apart, and scales under load."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from openai import AuthenticationError
+
+from .stack import ANSWER, Load, Stack, chat, run, stack_up
+
+
+PROCESSES = ("gateway", "scheduler", "provisioner", "portal", "neuron")
+CONTAINERS = (*PROCESSES, "nats", "edge")
+OWNER = "10001"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One stack for all tests of this file, which run in their order."""
+    with stack_up(tmp_path_factory.mktemp("stack")) as up:
+        yield up
+
+
+@pytest.mark.accepts("DEP-2")
+async def test_a_chat_through_the_published_port_right_after_the_start(stack: Stack) -> None:
+    async with stack.client() as client:
+        assert await chat(client) == ANSWER
+        assert await chat(client, is_stream=True) == ANSWER
+        with pytest.raises(AuthenticationError):
+            await chat(client.with_options(api_key="sk-hx-wrong"))
+    page = await asyncio.to_thread(httpx.get, f"http://127.0.0.1:{stack.portal_port}/")
+    assert page.status_code == 200
+    assert f"http://127.0.0.1:{stack.port}/v1" in page.text
+
+
+async def test_a_second_start_keeps_the_keys_and_every_process(stack: Stack) -> None:
+    def ids() -> dict[str, str]:
+        names = [name for service in CONTAINERS for name in stack.containers(service)]
+        return {name: str(stack.inspect(name)["State"]["StartedAt"]) for name in names}
+
+    before, key = ids(), stack.key
+    stack("up", "--detach", "--wait")
+
+    assert ids() == before
+    log = stack("logs", "init")
+    assert log.count(key) == 1
+    assert log.count(f"http://127.0.0.1:{stack.port}/v1") == 2
+    async with stack.client() as client:
+        assert await chat(client) == ANSWER
+
+
+def test_the_key_can_be_read_again(stack: Stack) -> None:
+    (gateway,) = stack.containers("gateway")
+    kept = stack.sh(gateway, "cat /var/lib/helexa/secrets/gateway.key")
+    assert kept.strip() == stack.key
+
+
+def test_no_container_can_do_more_than_it_needs(stack: Stack) -> None:
+    for service in CONTAINERS:
+        for name in stack.containers(service):
+            found = stack.inspect(name)
+            host = found["HostConfig"]
+            assert found["Config"]["User"] == f"{OWNER}:{OWNER}", service
+            assert host["ReadonlyRootfs"], service
+            assert host["CapDrop"] == ["ALL"], service
+            assert host["SecurityOpt"] == ["no-new-privileges:true"], service
+            assert host["Init"], service
+            assert host["RestartPolicy"]["Name"] == "unless-stopped", service
+            assert host["Memory"] > 0, service
+            assert host["NanoCpus"] > 0, service
+            assert host["PidsLimit"] > 0, service
+            assert found["State"]["Health"]["Status"] == "healthy", service
+            assert found["Config"]["StopTimeout"] > 20, service
+
+
+def test_only_the_edge_is_published_and_the_site_reaches_nothing_outside(stack: Stack) -> None:
+    for service in CONTAINERS:
+        for name in stack.containers(service):
+            published = {
+                binding["HostPort"]
+                for bindings in stack.inspect(name)["NetworkSettings"]["Ports"].values()
+                for binding in bindings or ()
+            }
+            ports = {str(stack.port), str(stack.portal_port)} if service == "edge" else set()
+            assert published == ports, service
+    network = json.loads(run("docker", "network", "inspect", f"{stack.project}_site"))
+    assert network[0]["Internal"]
+
+
+def test_each_container_can_read_only_what_is_its_own(stack: Stack) -> None:
+    seen = {
+        "gateway": {"gateway.nk", "gateway.key"},
+        "scheduler": {"scheduler.nk"},
+        "provisioner": {"provisioner.nk", "system.nk", "orchestrator.key", "token"},
+        "portal": {"portal.nk"},
+        "neuron": {"neuron.nk", "token"},
+        "nats": set(),
+        "edge": set(),
+    }
+    script = (
+        "for f in $(find / -xdev -type f 2>/dev/null; find /site /var/lib/helexa -type f); do"
+        " case $f in *.nk|*.key|*/token) [ -r $f ] && stat -c '%n %a %u' $f;; esac; done; true"
+    )
+    for service, expected in seen.items():
+        for name in stack.containers(service):
+            rows = [
+                line.split()
+                for line in stack.sh(name, script).splitlines()
+                if line.startswith(("/site/", "/var/lib/helexa/"))
+            ]
+            assert {Path(path).name for path, _, _ in rows} == expected, service
+            assert {(mode, owner) for _, mode, owner in rows} <= {("600", OWNER)}, service
+
+
+@pytest.mark.accepts("DEP-6")
+async def test_a_scaled_site_answers_500_chats_at_once(stack: Stack) -> None:
+    await stack.scale(gateway=2, scheduler=2, provisioner=2, neuron=3)
+
+    async with stack.client() as client:
+        answers = await asyncio.gather(
+            *(chat(client, is_stream=number % 2 == 0) for number in range(500))
+        )
+
+    assert set(answers) == {ANSWER}
+
+
+async def test_each_replica_of_a_neuron_has_an_id_and_a_key_of_its_own(stack: Stack) -> None:
+    script = "cat /var/lib/helexa/neurons/*/node-id /var/lib/helexa/neurons/*/neuron.nk"
+    found = [stack.sh(name, script).split() for name in stack.containers("neuron")]
+    assert len({tuple(pair) for pair in found}) == 3
+    first = stack.containers("neuron")[0]
+
+    run("docker", "restart", first)
+    stack("up", "--detach", "--wait", "--no-recreate", "--scale", "neuron=3", "neuron")
+
+    assert stack.sh(first, script).split() in found
+
+
+async def test_gateways_come_and_go_under_load_and_nothing_is_lost(stack: Stack) -> None:
+    await stack.scale(gateway=1)
+    async with stack.client() as client, Load(client).running(12) as load:
+        await load.at_least(50)
+        await stack.scale(gateway=4)
+        await load.at_least(100)
+        await stack.scale(gateway=2)
+        await load.at_least(100)
+
+    assert load.failures == []
+
+
+async def test_neurons_come_and_go_under_load_and_nothing_is_lost(stack: Stack) -> None:
+    await stack.scale(neuron=1)
+    async with stack.client() as client, Load(client).running(12) as load:
+        await load.at_least(50)
+        await stack.scale(neuron=3)
+        await load.at_least(100)
+        await stack.scale(neuron=1)
+        await load.at_least(100)
+
+    assert load.failures == []
