@@ -8,7 +8,7 @@ import re
 import httpx
 import pytest
 from tests.gateway.conftest import MODEL, Site
-from tests.gateway.roles import PATIENCE_S, Neuron, Run, home, soon
+from tests.gateway.roles import PATIENCE_S, GatewayProcess, Neuron, Run, home, soon
 
 from helexa.protocol import subjects
 from helexa.protocol.frames import FrameKind, unpack_frame
@@ -114,6 +114,81 @@ async def test_of_two_gateways_one_takes_over_and_both_can_read(site: Site, neur
     assert neuron.attached.empty()
     assert await asyncio.wait_for(control.get(), PATIENCE_S) == FrameKind.ATTACH
     assert control.empty()
+
+
+async def begun(site: Site, at: GatewayProcess, count: int) -> list[tuple[str, str]]:
+    """Begin streams, read something of each, and return what they are called and what came."""
+    reading = asyncio.Event()
+    names: list[tuple[str, str]] = []
+
+    async def one() -> None:
+        http = site.http(at)
+        async with http.stream("POST", CHAT, json=STREAM) as answer:
+            came = await anext(answer.aiter_text())
+            names.append((answer.headers["x-request-id"], came))
+            if len(names) == count:
+                reading.set()
+            await reading.wait()
+
+    await asyncio.wait_for(asyncio.gather(*(one() for _ in range(count))), 3 * PATIENCE_S)
+    return names
+
+
+async def test_many_resumes_of_one_dead_home_are_served_from_one_reading(
+    site: Site, neuron: Neuron
+) -> None:
+    go_on, count = asyncio.Event(), 40
+
+    async def in_two_halves(run: Run) -> None:
+        await run.say(*WORDS[:4])
+        await go_on.wait()
+        await run.say(*WORDS[4:8], lost=True)
+        await run.say(*WORDS[8:])
+        await run.done()
+
+    neuron.script = in_two_halves
+    first, second = await site.process(), await site.gateway()
+    readings: list[bytes] = []
+    await site.bus.subscribe_raw(
+        "$JS.EVENT.ADVISORY.CONSUMER.CREATED.TOKENS.>", lambda _, data: readings.append(data)
+    )
+
+    names = await begun(site, first, count)
+    first.kill()
+    http = site.http(second)
+    http.timeout = httpx.Timeout(3 * PATIENCE_S)
+    resuming = [
+        asyncio.create_task(http.get(f"/v1/streams/{name}?from={1 + max(numbers(came))}"))
+        for name, came in names
+    ]
+    owners = {(await asyncio.wait_for(neuron.attached.get(), 20)).request_id for _ in names}
+    go_on.set()
+    for (_, came), rest in zip(names, await asyncio.gather(*resuming), strict=True):
+        assert numbers(came + rest.text) == list(range(12))
+        assert rest.text.endswith("data: [DONE]\n\n")
+    late = await http.get(f"/v1/streams/{names[0][0]}")
+    assert numbers(late.text) == list(range(12))
+    assert owners == {name for name, _ in names}
+    assert len(readings) == 1
+
+
+async def test_a_stream_that_never_pauses_is_taken_over_too(site: Site, neuron: Neuron) -> None:
+    taken = asyncio.Event()
+
+    async def without_pause(run: Run) -> None:
+        while not taken.is_set():
+            await run.say("word ")
+            await asyncio.sleep(0.02)
+        await run.done()
+
+    neuron.script = without_pause
+    first, second = await site.process(), await site.gateway(heartbeat_s=4)
+    ((name, _),) = await begun(site, first, 1)
+    first.kill()
+    resuming = asyncio.create_task(site.http(second).get(f"/v1/streams/{name}"))
+    assert (await asyncio.wait_for(neuron.attached.get(), PATIENCE_S)).request_id == name
+    taken.set()
+    assert (await asyncio.wait_for(resuming, PATIENCE_S)).text.endswith("data: [DONE]\n\n")
 
 
 async def test_another_key_finds_nothing(site: Site, neuron: Neuron) -> None:

@@ -44,6 +44,8 @@ class Answer:
         """Whether the neuron of the last attempt has it, so that it can be asked about it."""
         self.is_due = False
         """Whether it is time to look at the clock."""
+        self.needs_owner = False
+        """Whether somebody has to look after it whose owner may be gone, however much comes."""
         self.too_slow = False
         """Whether the client is further behind than it may be."""
         self.cut: Callable[[], object] | None = None

@@ -7,6 +7,7 @@ from helexa.gateway.attempts import Attempts
 from helexa.gateway.authority import Authority
 from helexa.gateway.dispatch import Dispatcher
 from helexa.gateway.fleet import Fleet
+from helexa.gateway.homes import Homes
 from helexa.gateway.inbox import Inbox
 from helexa.gateway.outcomes import Outcomes
 from helexa.gateway.reading import Limits
@@ -17,6 +18,7 @@ class Desk:
     """What every exchange works with."""
 
     inbox: Inbox
+    homes: Homes
     attempts: Attempts
     dispatcher: Dispatcher
     fleet: Fleet

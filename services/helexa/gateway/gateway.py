@@ -16,6 +16,7 @@ from helexa.gateway.catalogue import Catalogue
 from helexa.gateway.desk import Desk
 from helexa.gateway.dispatch import Dispatcher
 from helexa.gateway.fleet import Fleet, Seats
+from helexa.gateway.homes import Homes
 from helexa.gateway.inbox import Inbox
 from helexa.gateway.line import Bounds
 from helexa.gateway.outcomes import Outcomes
@@ -82,6 +83,7 @@ class Gateway:
         self._mirror.on_change(self._catalogue.take)
         desk = Desk(
             inbox=self._inbox,
+            homes=Homes(bus),
             attempts=attempts,
             dispatcher=self._dispatcher,
             fleet=self._fleet,

@@ -113,12 +113,16 @@ class Inbox:
             answer.take(author, unpack_frame(data))
 
     async def pulse(self, interval_s: float) -> None:
-        """Wake every reader that has been quiet for `interval_s`, to look at the clock."""
+        """Wake every reader that has been quiet for `interval_s`, to look at the clock.
+
+        Also one that is not quiet, where there is more to look at.
+        """
         while True:
             await asyncio.sleep(interval_s)
             now = time.monotonic()
             for answer in self._readers:
-                if now - answer.heard_at >= interval_s or self._must_renew(answer, now):
+                has_more = answer.needs_owner or self._must_renew(answer, now)
+                if has_more or now - answer.heard_at >= interval_s:
                     answer.is_due = True
                     answer.wake()
 

@@ -6,10 +6,11 @@ import contextlib
 import logging
 import time
 
-from helexa.bus.tokenlog import Kept, read_log
+from helexa.bus.tokenlog import Kept
 from helexa.gateway.answer import Answer
 from helexa.gateway.authority import Caller
 from helexa.gateway.desk import Desk
+from helexa.gateway.homes import Source
 from helexa.gateway.http import ClientGoneError, Headers, Incoming
 from helexa.gateway.peers import Peers
 from helexa.gateway.reading import Reading
@@ -35,7 +36,6 @@ from helexa.protocol.frames import (
 )
 from helexa.protocol.messages.execution import AttachRequest, CancelRequest, Operation
 from helexa.protocol.naming import home_of
-from helexa.protocol.subjects import pattern_of, subject_of
 
 _log = logging.getLogger(__name__)
 
@@ -71,34 +71,30 @@ class Resumption:
         answer, desk = self.answer, self._desk
         if home_of(answer.request_id) is None:
             raise _unknown(answer.request_id)
-        bus = desk.inbox.bus
-        # First the subscription, then the log: what is in neither does not exist yet.
-        pattern = pattern_of(subjects.TOKENS, home=answer.home, request=answer.token)
-        subscription = await bus.subscribe_raw(pattern, self._take)
+        source = await desk.homes.open(answer.home, answer.token, self._take)
         desk.inbox.follow(answer)
         try:
-            opening = await self._load(caller)
+            opening = await self._load(source, caller)
             self._model = self._incoming.report.model = opening.model
             await self._read()
         finally:
             desk.inbox.close(answer)
-            if not bus.closed.is_set():
-                await subscription.unsubscribe()
+            await source.close()
 
-    async def _load(self, caller: Caller) -> Opening:
+    async def _load(self, source: Source, caller: Caller) -> Opening:
         """Read what the log holds, and return whose answer it is."""
         answer = self.answer
-        kept = await read_log(self._desk.inbox.bus, self._desk.inbox.control_subject(answer))
+        kept = await source.read(CONTROL_AUTHOR)
         opening = _opening_of(kept)
         if opening is None or opening.account != caller.account:
             raise _unknown(answer.request_id)
         if opening.operation == Operation.EMBEDDING:
             raise UnsupportedError("This answer is not a stream.")
-        answer.control_sequence = kept[-1].sequence
+        answer.control_sequence = kept[-1].sequence or None
         answer.control += [each.data for each in kept]
         for each in kept:
             answer.take(CONTROL_AUTHOR, unpack_frame(each.data))
-        frames = await self._read_frames()
+        frames = await self._read_frames(source)
         await self._find_start(frames)
         for author, frame in frames:
             answer.take(author, frame)
@@ -110,16 +106,13 @@ class Resumption:
             self._desk.inbox.mend(answer)
         return opening
 
-    async def _read_frames(self) -> list[tuple[str, Frame]]:
+    async def _read_frames(self, source: Source) -> list[tuple[str, Frame]]:
         """Return the kept frames of every neuron that was assigned, those that count."""
         answer = self.answer
         authors = dict.fromkeys(each.author for each in answer.fold.assignments)
         found: list[tuple[str, Frame]] = []
         for author in authors:
-            subject = subject_of(
-                subjects.TOKENS, home=answer.home, author=author, request=answer.token
-            )
-            kept = await read_log(self._desk.inbox.bus, subject)
+            kept = await source.read(author)
             found += [(author, unpack_frame(each.data)) for each in kept]
         return counting(answer.fold, found)
 
@@ -158,6 +151,7 @@ class Resumption:
             on_pulse=self._care,
         )
         answer.heard_at = time.monotonic()
+        answer.needs_owner = True
         task = asyncio.current_task()
         answer.cut = task.cancel if task else None
         watch = asyncio.ensure_future(incoming.left())
@@ -181,8 +175,7 @@ class Resumption:
         finally:
             watch.cancel()
 
-    def _take(self, subject: str, data: bytes) -> None:
-        author = subject.rsplit(".", 2)[1]
+    def _take(self, author: str, data: bytes) -> None:
         if self._live is not None:
             self._live.append((author, data))
         else:
@@ -224,15 +217,18 @@ class Resumption:
 
     async def _care(self) -> None:
         """Take the answer over when its owner is gone; keep it resumable once it is ours."""
-        fold, me = self.answer.fold, self._desk.inbox.me
-        owner = fold.owner or self.answer.home
+        answer, fold, me = self.answer, self.answer.fold, self._desk.inbox.me
         with contextlib.suppress(HelexaError):
-            if owner == me and fold.owner is not None:
-                await self._desk.inbox.renew_control(self.answer)
-            elif owner != me and not fold.ended and self._peers.is_gone(owner, time.monotonic()):
-                await self._attach()
+            if fold.owner != me:
+                owner = fold.owner or answer.home
+                if not fold.ended and self._peers.is_gone(owner, time.monotonic()):
+                    await self._take_over()
+            elif answer.needs_owner:
+                await self._tell_neuron()
+            else:
+                await self._desk.inbox.renew_control(answer)
 
-    async def _attach(self) -> None:
+    async def _take_over(self) -> None:
         answer, me = self.answer, self._desk.inbox.me
         try:
             await self._desk.attempts.append(answer, pack_frame(0, 0, 0, FrameKind.ATTACH, me))
@@ -240,15 +236,20 @@ class Resumption:
             await self._desk.attempts.read_control(answer)
             return
         answer.fold.owner = me
-        current = answer.fold.current
         _log.info("attached", extra={"request": answer.request_id})
+        await self._tell_neuron()
+
+    async def _tell_neuron(self) -> None:
+        """Tell the neuron that we are the owner now: without one it would stop after a while."""
+        current = self.answer.fold.current
         if current is not None:
             await self._desk.inbox.bus.request(
                 subjects.ATTACH,
-                AttachRequest(request_id=answer.request_id, owner=me),
+                AttachRequest(request_id=self.answer.request_id, owner=self._desk.inbox.me),
                 deadline_s=ATTACH_DEADLINE_S,
                 neuron=current.author,
             )
+        self.answer.needs_owner = False
 
     async def _leave(self) -> None:
         """Stop the neuron if nobody else looks after the answer."""

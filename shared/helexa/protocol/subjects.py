@@ -369,6 +369,11 @@ def stream_reader_api(stream: str) -> list[str]:
     ]
 
 
+def consumer_next(stream: str, consumer: str) -> str:
+    """Return the subject that asks for the next messages of a pull consumer."""
+    return f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+
+
 def direct_get(stream: str) -> str:
     """Return the subject that reads messages of `stream` by sequence or in batches."""
     return f"$JS.API.DIRECT.GET.{stream}"
