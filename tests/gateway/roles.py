@@ -246,6 +246,7 @@ class Scheduler:
 
     async def serve(self) -> None:
         await self.service.serve(subjects.SCHEDULE, self._schedule, queue="scheduler")
+        await self.service.serve(subjects.SCHEDULE_ANY, self._schedule)
 
     async def _schedule(self, request: ScheduleRequest) -> RoutingDecision:
         self.asked.append(request)

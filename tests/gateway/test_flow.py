@@ -186,7 +186,7 @@ async def depth(http: httpx.AsyncClient) -> float:
 @pytest.mark.accepts("CX-20")
 async def test_without_a_scheduler_it_is_a_clear_503(site: Site, neuron: Neuron) -> None:
     assert neuron.name
-    http = site.http(await site.gateway())
+    http = site.http(await site.gateway(away_timeout_s=0.5))
     await site.scheduler.service.drain(0)
     answer = await http.post(CHAT, json=ASK)
     assert answer.status_code == 503

@@ -2,17 +2,9 @@
 """From a request to a neuron that has accepted it."""
 
 import asyncio
-import functools
 import logging
 import time
 from dataclasses import dataclass, field
-
-from tenacity import (
-    AsyncRetrying,
-    retry_if_exception,
-    stop_after_attempt,
-    wait_random_exponential,
-)
 
 from helexa.bus.client import Bus
 from helexa.gateway.answer import Answer
@@ -22,6 +14,7 @@ from helexa.gateway.continuation import Onward
 from helexa.gateway.fleet import Fleet
 from helexa.gateway.line import Place
 from helexa.gateway.outcomes import Outcomes
+from helexa.gateway.schedulers import Schedulers
 from helexa.gateway.waiting import Lines
 from helexa.gateway.work import Work
 from helexa.protocol import errors, subjects
@@ -33,12 +26,10 @@ from helexa.protocol.naming import decode_token, encode_token
 
 _log = logging.getLogger(__name__)
 
-SCHEDULE_DEADLINE_S = 2.0
 ENSURE_DEADLINE_S = 5.0
 EXECUTE_DEADLINE_S = 5.0
 LOADING_LOOK_AGAIN_S = 10.0
 """A load whose order was lost is asked for again after so long."""
-SCHEDULER_ATTEMPTS = 3
 PASSED_OVER = (errors.RefusedError, errors.NoRespondersError, errors.DeadlineExceededError)
 """What a neuron answers that another one may not."""
 
@@ -70,6 +61,7 @@ class Dispatcher:
         outcomes: Outcomes,
         *,
         queue_timeout_s: float,
+        away_timeout_s: float,
     ) -> None:
         """Keep the collaborators."""
         self._bus = bus
@@ -79,6 +71,7 @@ class Dispatcher:
         self._outcomes = outcomes
         self._queue_timeout_s = queue_timeout_s
         self.cancels = Cancels(bus)
+        self._schedulers = Schedulers(bus, away_timeout_s)
 
     async def place(self, work: Work, answer: Answer, course: Course) -> None:
         """Return when a neuron has accepted the request.
@@ -184,33 +177,10 @@ class Dispatcher:
             continues=bool(partial and partial.text) and order.operation == Operation.CHAT,
             exclude_neurons=tuple(sorted(course.failed)),
         )
-        try:
-            decision = await self._ask_scheduler(asked)
-        except errors.NoRespondersError as error:
-            raise errors.NoRespondersError("No scheduler is running.", retry_after_s=2) from error
-        except errors.DeadlineExceededError as error:
-            raise errors.UnavailableError("The scheduler does not answer.") from error
+        decision = await self._schedulers.ask(asked)
         if decision.mode == "sharded":
             raise errors.UnsupportedError("Models split over several hosts are not supported yet.")
         return decision
-
-    async def _ask_scheduler(self, asked: ScheduleRequest) -> RoutingDecision:
-        ask = functools.partial(
-            self._bus.request, subjects.SCHEDULE, asked, deadline_s=SCHEDULE_DEADLINE_S
-        )
-        try:
-            return await ask()
-        except errors.UnavailableError as error:
-            if not _may_come_back(error):
-                raise
-        # Made only when it is needed: retrying machinery costs as much as the request itself.
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(SCHEDULER_ATTEMPTS - 1),
-            wait=wait_random_exponential(multiplier=0.1, max=1.0),
-            retry=retry_if_exception(_may_come_back),
-            reraise=True,
-        )
-        return await retrying(ask)
 
     async def _execute(self, work: Work, answer: Answer, course: Course, target: Target) -> None:
         author = encode_token(target.neuron_id)
@@ -239,6 +209,9 @@ class Dispatcher:
             # It may have accepted and been unable to say so.
             self.cancel(work, answer, "no_reply")
             raise
+        except errors.UnavailableError as error:
+            # Nobody was asked, as long as the connection is away, or the neuron is ending.
+            raise errors.RefusedError("the neuron cannot be asked") from error
         self._fleet.took(target.neuron_id, work.model)
         course.neuron_id = target.neuron_id
         answer.is_accepted = True
@@ -268,8 +241,3 @@ class Dispatcher:
             f"No neuron can hold the model {work.model!r}: {ensured.reason or 'no room'}.",
             param="model",
         )
-
-
-def _may_come_back(error: BaseException) -> bool:
-    """Whether a scheduler may answer in a moment: it restarts, or the connection does."""
-    return type(error) in (errors.UnavailableError, errors.NoRespondersError)

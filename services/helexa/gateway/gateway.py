@@ -77,6 +77,7 @@ class Gateway:
             self._lines,
             outcomes,
             queue_timeout_s=settings.queue_timeout_s,
+            away_timeout_s=settings.away_timeout_s,
         )
         self._mirror = Mirror(Bucket(bus, resources.MODELS, ModelConfig))
         self._catalogue = Catalogue(self._mirror, self._fleet, lambda: bus.is_connected)

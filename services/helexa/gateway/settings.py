@@ -38,6 +38,8 @@ class GatewaySettings(StreamSettings):
     """Requests of one API key that may wait for one model, over all gateways of the site."""
     queue_timeout_s: float = Field(default=600.0, gt=0)
     """Longest wait of a request for room at a neuron."""
+    away_timeout_s: float = Field(default=10.0, ge=0)
+    """How long requests wait for a scheduler, or the site's servers, to come back."""
     heartbeat_s: float = Field(default=1.0, gt=0)
     """Longest silence towards a client that waits for a stream."""
     idle_timeout_s: float = Field(default=120.0, gt=0)

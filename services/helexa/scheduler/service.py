@@ -100,6 +100,7 @@ class Scheduler:
         )
         await bus.subscribe(subjects.FEEDBACK, self.take_feedback)
         await service.serve(subjects.SCHEDULE, self.schedule, queue=QUEUE)
+        await service.serve(subjects.SCHEDULE_ANY, self.schedule)
         # Only one replica knows a past decision, so all are asked and the first answer counts.
         await service.serve(subjects.EXPLAIN, self.explain)
 

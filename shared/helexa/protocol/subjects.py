@@ -130,6 +130,14 @@ SCHEDULE = Call(
     Role.SCHEDULER,
     _roles(Role.GATEWAY),
 )
+SCHEDULE_ANY = Call(
+    "helexa.scheduler.schedule_any",
+    ScheduleRequest,
+    RoutingDecision,
+    Role.SCHEDULER,
+    _roles(Role.GATEWAY),
+)
+"""The same, asked of every replica: the first answer counts."""
 EXPLAIN = Call(
     "helexa.scheduler.explain",
     ExplainRequest,
@@ -226,6 +234,7 @@ DRAIN = Call(
 
 CALLS: tuple[Call[Any, Any], ...] = (
     SCHEDULE,
+    SCHEDULE_ANY,
     EXPLAIN,
     REGISTER,
     DEPART,

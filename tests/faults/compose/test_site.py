@@ -12,7 +12,6 @@ from openai import AuthenticationError
 
 from .stack import ANSWER, Load, Stack, chat, run, stack_up
 
-
 PROCESSES = ("gateway", "scheduler", "provisioner", "portal", "neuron")
 CONTAINERS = (*PROCESSES, "nats", "edge")
 OWNER = "10001"
