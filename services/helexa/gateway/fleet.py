@@ -13,6 +13,8 @@ SILENT_S = 3 * HEARTBEAT_S
 """A neuron that has not reported for so long is not counted on."""
 RETURN_GRACE_S = 5.0
 """So much later than this gateway a neuron may be back after the servers were gone."""
+DEAF_S = 2 * HEARTBEAT_S
+"""Gateways hear their own beats too. One that has heard nothing for so long was away itself."""
 FORGET_S = 60.0
 
 Listener = Callable[[str, int, str], None]
@@ -35,11 +37,16 @@ class _Report:
 
 
 class Fleet:
-    """What the neurons last said. Times are those of one monotonic clock."""
+    """What the neurons last said. Times are those of one monotonic clock.
+
+    Silence counts up to the moment at which anything was heard last: who is frozen, or whose server
+    is, cannot tell that others are silent.
+    """
 
     def __init__(self) -> None:
         """Begin without neurons."""
         self._reports: dict[str, _Report] = {}
+        self._heard_at = float("-inf")
         self._listeners: list[Listener] = []
         self.changes: Counter[str] = Counter()
         """How often news came that may help those who wait for a model."""
@@ -52,8 +59,17 @@ class Fleet:
         """
         self._listeners.append(listener)
 
+    def hear(self, now: float) -> bool:
+        """Note that something was heard; return whether that ends a time in which nothing was."""
+        was_deaf = now - self._heard_at > DEAF_S
+        self._heard_at = now
+        if was_deaf:
+            self.listen_anew(now)
+        return was_deaf
+
     def take(self, status: NeuronStatus, now: float) -> None:
         """Take in one report."""
+        self._heard_at = max(self._heard_at, now)
         held = self._reports.get(status.neuron_id)
         if (
             held is not None
@@ -89,7 +105,7 @@ class Fleet:
     def silence_s(self, neuron_id: str, now: float) -> float:
         """Return how long `neuron_id` has not reported; for ever if it never did."""
         held = self._reports.get(neuron_id)
-        return now - held.at if held else float("inf")
+        return min(now, self._heard_at) - held.at if held else float("inf")
 
     def listen_anew(self, now: float) -> None:
         """Forget the silence of a time in which nothing could be heard.
@@ -137,10 +153,11 @@ class Fleet:
         return failed[0] if failed else None
 
     def _live(self, now: float) -> Iterator[_Report]:
-        for name in [n for n, held in self._reports.items() if now - held.at > FORGET_S]:
+        heard_at = min(now, self._heard_at)
+        for name in [n for n, held in self._reports.items() if heard_at - held.at > FORGET_S]:
             del self._reports[name]
         for held in self._reports.values():
-            if now - held.at <= SILENT_S:
+            if heard_at - held.at <= SILENT_S:
                 yield held
 
 

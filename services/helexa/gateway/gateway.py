@@ -170,11 +170,19 @@ class Gateway:
                     running.changed.clear()
 
     def _take_status(self, status: NeuronStatus) -> None:
+        self._hear()
         self._fleet.take(status, time.monotonic())
         self._dispatcher.cancels.heard(status.neuron_id)
 
     def _take_beat(self, beat: GatewayBeat) -> None:
+        self._hear()
         self._peers.take(beat, time.monotonic())
+
+    def _hear(self) -> None:
+        now = time.monotonic()
+        if self._fleet.hear(now):
+            self._peers.listen_anew(now)
+            self._inbox.listen_anew(now)
 
     async def _after_reconnect(self) -> None:
         now = time.monotonic()

@@ -11,7 +11,6 @@ from helexa.protocol import resources, subjects
 from helexa.protocol.errors import (
     HelexaError,
     MalformedError,
-    NoRespondersError,
     NotFoundError,
     StreamInterruptedError,
 )
@@ -126,6 +125,11 @@ class Inbox:
                     answer.is_due = True
                     answer.wake()
 
+    def listen_anew(self, now: float) -> None:
+        """Forget the silence of a time in which nothing could be heard."""
+        for answer in self._readers:
+            answer.heard_at = now
+
     def mend_all(self) -> None:
         """Ask for whatever may have been lost while the connection was."""
         for answer in self._readers:
@@ -172,11 +176,13 @@ class Inbox:
         hole = answer.fold.hole()
         try:
             await self.fetch(answer, to_seq=hole.to_seq if hole else None)
-        except (NoRespondersError, NotFoundError) as error:
+        except NotFoundError as error:
             _log.info("hole_stays", extra={"request": answer.request_id, "code": error.code})
             answer.fail(StreamInterruptedError("A part of the answer was lost."))
             return
         except HelexaError as error:
+            # A neuron that is not there may be back in a moment, as after a restart of the server;
+            # one that is gone falls silent, which ends the wait.
             _log.info("resend_failed", extra={"request": answer.request_id, "code": error.code})
             return
         left = answer.fold.hole()

@@ -15,11 +15,13 @@ class Peers:
         """Know oneself; the others are heard from `now` on."""
         self._me = me
         self._since = now
+        self._heard_at = now
         self._heard: dict[str, float] = {}
         self._left: set[str] = set()
 
     def take(self, beat: GatewayBeat, now: float) -> None:
         """Take in one beat. The last one of a gateway that stops ends it at once."""
+        self._heard_at = now
         if beat.returns:
             self._heard.pop(beat.gateway, None)
             self._left.add(beat.gateway)
@@ -33,12 +35,15 @@ class Peers:
         return len(self._heard.keys() | {self._me})
 
     def is_gone(self, gateway: str, now: float) -> bool:
-        """Whether `gateway` has fallen silent, as far as one can tell after listening so long."""
+        """Whether `gateway` has fallen silent, as far as one can tell after listening so long.
+
+        A gateway that does not even hear itself cannot tell.
+        """
         if gateway == self._me:
             return False
         if gateway in self._left:
             return True
-        return now - self._heard.get(gateway, self._since) > SILENT_S
+        return min(now, self._heard_at) - self._heard.get(gateway, self._since) > SILENT_S
 
     def listen_anew(self, now: float) -> None:
         """Forget the silence of a time in which nothing could be heard."""
