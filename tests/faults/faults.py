@@ -170,6 +170,6 @@ def _is_defect(line: str) -> bool:
     if not line.startswith("{"):
         return True
     try:
-        return cast("dict[str, object]", json.loads(line))["level"] == "error"
+        return cast("dict[str, object]", json.loads(line)).get("level") == "error"
     except ValueError:
         return True
