@@ -391,3 +391,10 @@ def test_sites_are_read_from_flags_and_from_the_environment() -> None:
     for wrong in (("nats://a:1",), ("a=nats://x:1", "a=nats://y:1"), ("a b=nats://x:1",)):
         with pytest.raises(SettingsError, match="--site"):
             parse_sites(wrong)
+
+
+async def test_a_registration_that_nobody_took_is_repeated_soon(rig: Rig) -> None:
+    cortex = Cortex(rig.gateway.bus, rig.gateway.token)
+    await cortex.serve()
+    registration = await asyncio.wait_for(cortex.registrations.get(), 5)
+    assert registration.descriptor.neuron_id == rig.gateway.neuron_id

@@ -33,6 +33,8 @@ _log = logging.getLogger(__name__)
 
 REGISTER_INTERVAL_S = 20.0
 REGISTER_WITHIN_S = 5.0
+REGISTER_AGAIN_S = 1.0
+"""After a server's restart a provisioner may be back later than we are."""
 DEBOUNCE_S = 0.02
 LAST_WORDS_WITHIN_S = 2.0
 
@@ -123,12 +125,14 @@ class SiteLink:
     async def _keep_registered(self) -> None:
         while True:
             self._register_now.clear()
+            next_s = REGISTER_INTERVAL_S
             try:
                 await self._register()
             except HelexaError as error:
                 _log.info("not_registered", extra={"site": self.name, "error": error.message})
+                next_s = REGISTER_AGAIN_S
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._register_now.wait(), REGISTER_INTERVAL_S)
+                await asyncio.wait_for(self._register_now.wait(), next_s)
 
     async def _register(self) -> None:
         registration = Registration(
