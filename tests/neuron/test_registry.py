@@ -11,6 +11,7 @@ from helexa.neuron.restarts import RestartPolicy
 from helexa.protocol import subjects
 from helexa.protocol.errors import (
     BackendError,
+    BusyError,
     ConflictError,
     DeadlineExceededError,
     ModelFailedError,
@@ -254,3 +255,32 @@ async def test_a_load_outlives_the_patience_of_who_ordered_it(empty: Rig) -> Non
         )
     empty.runtimes.may_start.set()
     await until_state(empty, ModelState.LOADED)
+
+
+async def test_a_runtime_that_failed_a_request_gets_no_other_before_it_is_well(rig: Rig) -> None:
+    failing, refused = rig.gateway.request(), rig.gateway.request()
+    rig.runtimes.probe_failure = BackendError("it cannot be reached")
+    await rig.gateway.execute(failing)
+    (await rig.runtimes.script()).fail(BackendError("it cannot be reached"))
+    assert (await rig.gateway.ended(failing))[-1].kind == FrameKind.ERROR
+    with pytest.raises(BusyError):
+        await rig.gateway.execute(refused)
+    await rig.gateway.until(lambda: (status := shown(rig)) is not None and not status.servable)
+    rig.runtimes.probe_failure = None
+    await rig.gateway.until(lambda: (status := shown(rig)) is not None and status.servable)
+    await rig.gateway.execute(refused)
+    (await rig.runtimes.script()).answer("fine")
+    assert (await rig.gateway.ended(refused))[-1].kind == FrameKind.DONE
+
+
+async def test_a_runtime_that_is_well_is_sent_more_after_a_failure(rig: Rig) -> None:
+    failing = rig.gateway.request()
+    await rig.gateway.execute(failing)
+    (await rig.runtimes.script()).fail(BackendError("out of memory"))
+    await rig.gateway.ended(failing)
+    seen = len(rig.gateway.statuses)
+    await rig.gateway.until(lambda: len(rig.gateway.statuses) > seen)
+    again = rig.gateway.request()
+    await rig.gateway.execute(again)
+    (await rig.runtimes.script()).answer("fine")
+    assert (await rig.gateway.ended(again))[-1].kind == FrameKind.DONE

@@ -25,6 +25,8 @@ from helexa.neuron.models import Lease
 from helexa.neuron.outbox import Outbox
 from helexa.neuron.splice import Json, Prefix, Splicer, read_usage
 from helexa.protocol.errors import (
+    BackendError,
+    BackendRejectedError,
     DeadlineExceededError,
     HelexaError,
     InternalError,
@@ -119,6 +121,8 @@ class Execution:
             error = None
         except HelexaError as raised:
             error = raised
+            if isinstance(raised, BackendError) and not isinstance(raised, BackendRejectedError):
+                self._lease.doubt()
         except asyncio.CancelledError:
             error = self._stopped or ShuttingDownError()
         finally:

@@ -16,10 +16,12 @@ from helexa.neuron.backends.interface import Backend
 from helexa.neuron.rate import Rate
 from helexa.neuron.registry import ModelRecord
 from helexa.neuron.restarts import RestartPolicy
+from helexa.neuron.servability import Servability
 from helexa.neuron.slots import Slot, SlotPool
 from helexa.neuron.weights import ModelFiles, Weights
 from helexa.protocol.errors import (
     BackendError,
+    BusyError,
     ConflictError,
     HelexaError,
     ModelFailedError,
@@ -28,8 +30,6 @@ from helexa.protocol.errors import (
 from helexa.protocol.messages.models import ModelConfig, ModelState
 
 _log = logging.getLogger(__name__)
-
-PROBE_TIMEOUT_S = 10.0
 
 MakeBackend = Callable[[ModelConfig, ModelFiles], Backend]
 
@@ -55,6 +55,7 @@ class HostedModel:
         self.record = record
         self.backend: Backend | None = None
         self.servable = True
+        self._servability: Servability | None = None
         self.requests_done = 0
         self.requests_failed = 0
         self.used_at_s = time.monotonic()
@@ -88,6 +89,8 @@ class HostedModel:
         backend = self.backend
         if backend is None or self.record.state != ModelState.LOADED:
             raise ModelNotLoadedError(f"{self.record.model} is {self.record.state} here")
+        if not self.servable or (self._servability and self._servability.is_doubted):
+            raise BusyError(f"{self.record.model} is not well here", retry_after_s=1.0)
         slot = self._runtime.slots.take(self.record.model)
         self._running += 1
         self._idle.clear()
@@ -134,6 +137,8 @@ class HostedModel:
     async def close(self) -> None:
         """Stop the runtime without waiting for anybody."""
         self._runtime.slots.offer(self.record.model, 0)
+        if self._servability is not None:
+            await self._servability.close()
         tasks = [task for task in (self._work, self._watching) if task is not None]
         self._unwanted = True
         for task in tasks:
@@ -145,16 +150,13 @@ class HostedModel:
 
     async def probe(self) -> None:
         """Find out whether a request would be served now."""
-        backend = self.backend
-        if backend is None or self._runtime.slots.busy_of(self.record.model):
-            return
-        try:
-            async with asyncio.timeout(PROBE_TIMEOUT_S):
-                await backend.probe()
-        except (BackendError, TimeoutError) as error:
-            self._set_servable(servable=False, reason=str(error) or "the probe took too long")
-        else:
-            self._set_servable(servable=True)
+        if self._servability is not None:
+            await self._servability.probe()
+
+    def doubt(self) -> None:
+        """Find out at once, because the runtime has just failed a request."""
+        if self._servability is not None:
+            self._servability.doubt()
 
     def measure(self) -> None:
         """Read the memory that the runtime uses."""
@@ -213,6 +215,9 @@ class HostedModel:
         self.used_at_s = time.monotonic()
         self.backend = backend
         self.servable = True
+        self._servability = Servability(
+            backend, lambda: self.is_busy, lambda well, why: self._hear(backend, why, well=well)
+        )
         self._runtime.slots.offer(self.record.model, backend.slots)
         self._move(ModelState.LOADED)
         self._watching = asyncio.create_task(
@@ -272,16 +277,17 @@ class HostedModel:
                 await backend.stop(self._runtime.stop_grace_s)
             self._move(ModelState.UNLOADED)
 
-    def _set_servable(self, *, servable: bool, reason: str = "") -> None:
-        if servable == self.servable or self.record.state != ModelState.LOADED:
-            return
-        self.servable = servable
-        self.record.error = None if servable else reason
-        _log.warning(
-            "servable_changed",
-            extra={"model": self.record.model, "servable": servable, "reason": reason},
-        )
+    def _hear(self, backend: Backend, reason: str, *, well: bool) -> bool:
+        if backend is not self.backend or self.record.state != ModelState.LOADED:
+            return False
+        if well != self.servable:
+            self.servable = well
+            self.record.error = None if well else reason
+            extra = {"model": self.record.model, "servable": well, "reason": reason}
+            _log.warning("servable_changed", extra=extra)
+        # Also without a change: whoever was refused while it was in doubt waits for a word.
         self._changed()
+        return True
 
     def _progress(self, part: float) -> None:
         self.record.progress = round(part, 3)

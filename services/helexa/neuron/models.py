@@ -58,6 +58,10 @@ class Lease:
         """Note that `tokens` were made just now."""
         self._hosted.rate.add(tokens, time.monotonic())
 
+    def doubt(self) -> None:
+        """Have the runtime looked at, because it has just failed."""
+        self._hosted.doubt()
+
     def release(self, *, failed: bool) -> None:
         """Give the slot back; once is enough and more does no harm."""
         if not self._is_over:
