@@ -187,9 +187,13 @@ def test_free_seats_are_known_before_the_neuron_reports_them_taken() -> None:
     assert fleet.seats("m", 0.0) == Seats(free=2, total=4)
     fleet.take(status.model_copy(update={"sequence": 2}), 0.1)
     assert fleet.seats("m", 0.1) == Seats(free=3, total=4)
-    assert fleet.seats("m", 9.0) == Seats()
+    for heard_at in (1.5, 3.0, 4.5):
+        fleet.hear(heard_at)
+    assert fleet.seats("m", 4.5) == Seats()
     fleet.take(status.model_copy(update={"sequence": 3, "draining": True}), 9.0)
-    assert fleet.seats("m", 9.0) == Seats()
+    for heard_at in (1.5, 3.0, 4.5):
+        fleet.hear(heard_at)
+    assert fleet.seats("m", 4.5) == Seats()
 
 
 @dataclass
