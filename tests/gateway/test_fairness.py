@@ -3,12 +3,11 @@
 
 import asyncio
 import signal
-import time
 from collections import Counter
 
 import httpx
 import pytest
-from tests.gateway.conftest import MODEL, Site, until_ready
+from tests.gateway.conftest import MODEL, Site
 from tests.gateway.roles import PATIENCE_S, Run
 from tests.gateway.slotted import CHAT, Crowd, SlottedNeuron, crowd, digest_of, said, slotted
 
@@ -226,17 +225,13 @@ async def test_on_sigterm_whoever_waits_is_sent_away_and_the_process_ends(
 ) -> None:
     neuron = await slotted(site, 1)
     process = await site.process(HELEXA_GATEWAY_GRACE_S="6")
-    await until_ready(process, site.neurons)
     many = Crowd(site, process, neuron)
     many.ask("")
     await neuron.next()
     waiting = [await many.queue("") for _ in range(5)]
-    began = time.monotonic()
     process.process.send_signal(signal.SIGTERM)
     for each in waiting:
-        answer = await asyncio.wait_for(each, PATIENCE_S)
-        refused(answer, 503, "shutting_down")
-    assert time.monotonic() - began < 5
+        refused(await asyncio.wait_for(each, PATIENCE_S), 503, "shutting_down")
     neuron.end(neuron.runs[0])
     assert (await many.tasks[0]).status_code == 200
     assert await asyncio.wait_for(process.process.wait(), PATIENCE_S) == 0

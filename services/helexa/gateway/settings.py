@@ -23,7 +23,7 @@ class GatewaySettings(StreamSettings):
     api_key_file: Path | None = None
     """A file with one key; `None`: the one in the data directory."""
     open: bool | None = None
-    """Serve without a key. `None`: only on a loopback socket, and only while no key is set."""
+    """Serve callers without a key too. `None`: only on a loopback socket, while no key is set."""
     default_model: str | None = None
     """The model of requests that name none; `None` refuses them."""
     default_max_tokens: int | None = Field(default=None, gt=0)
