@@ -147,6 +147,9 @@ class Neuron:
         self.workloads: tuple[str, ...] = ("chat", "completion", "embedding")
         self.refusal: HelexaError | None = None
         self.forgets = False
+        self.can_go_on = False
+        self.replies = asyncio.Event()
+        self.replies.set()
         self.runs: list[Run] = []
         self.began = asyncio.Event()
         self.cancels: asyncio.Queue[CancelRequest] = asyncio.Queue()
@@ -155,7 +158,8 @@ class Neuron:
         self.sequence = 0
         self._instance = instance_id()
         self._service = Service(bus, "neuron", instance=self._instance, version="0")
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Future[None]] = set()
+        self._reporting: asyncio.Future[None] | None = None
 
     async def serve(self) -> None:
         author = encode_token(self.name)
@@ -163,7 +167,12 @@ class Neuron:
         await self._service.serve(subjects.CANCEL, self._cancel, neuron=author)
         await self._service.serve(subjects.RESEND, self._resend, neuron=author)
         await self._service.serve(subjects.ATTACH, self._attach, neuron=author)
-        self._spawn(self._report())
+        self._reporting = self._spawn(self._report())
+
+    async def fall_silent(self) -> None:
+        """Report no more; what it says of requests goes on."""
+        assert self._reporting is not None
+        self._reporting.cancel()
 
     async def die(self) -> None:
         """Fall silent in every respect."""
@@ -179,7 +188,11 @@ class Neuron:
             state=state,
             slots_total=self.slots,
             slots_busy=busy,
-            capability=ModelCapability(workloads=self.workloads, max_context_tokens=2048),
+            capability=ModelCapability(
+                workloads=self.workloads,
+                max_context_tokens=2048,
+                continues_partial=self.can_go_on,
+            ),
             error=error or None,
         )
         await self.bus.publish(
@@ -207,6 +220,7 @@ class Neuron:
         self.runs.append(run)
         self.began.set()
         self._spawn(self.script(run))
+        await self.replies.wait()
         return ExecuteReply(neuron_id=self.name)
 
     async def _cancel(self, request: CancelRequest) -> Cancelled:
@@ -229,9 +243,10 @@ class Neuron:
         self.attached.put_nowait(request)
         return Attached(state="running")
 
-    def _spawn(self, work: Awaitable[None]) -> None:
+    def _spawn(self, work: Awaitable[None]) -> "asyncio.Future[None]":
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
+        return task
 
 
 class Scheduler:

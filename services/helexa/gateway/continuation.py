@@ -134,7 +134,7 @@ class Transcript:
         made = with_events(self._partial, b"".join(self._kept))
         self._kept.clear()
         self._kept_bytes = 0
-        if len(made.text) > MAX_TEXT_BYTES:
+        if not made.is_plain or len(made.text) > MAX_TEXT_BYTES:
             made = replace(made, text="", is_plain=False)
         self._partial = made
         return made
