@@ -303,6 +303,20 @@ async def test_work_whose_owner_falls_silent_ends_unless_it_may_outlive_it(
             assert not any(frame.is_terminal for frame in rig.gateway.frames(request))
 
 
+async def test_a_neuron_that_started_before_its_server_ends_orphans_too(
+    new_rig: RigMaker, nats_url: str
+) -> None:
+    async with new_rig({"home": nats_url}, pace=Pace(owner_silence_s=0.6)) as rig:
+        await rig.gateway.load(scripted())
+        looks = iter([False, False])
+        watching = asyncio.create_task(rig.link.executor.run(lambda: next(looks, True)))
+        request = rig.gateway.request()
+        await rig.gateway.execute(request)
+        frames = await rig.gateway.ended(request)
+        watching.cancel()
+        assert read_error(frames[-1]).details["reason"] == "owner_gone"
+
+
 @pytest.mark.parametrize("has_ended", [True, False])
 async def test_a_resend_returns_the_same_bytes(rig: Rig, *, has_ended: bool) -> None:
     request = rig.gateway.request()

@@ -143,10 +143,14 @@ class Executor:
 
     async def run(self, is_connected: Callable[[], bool]) -> None:
         """Watch over what runs until cancelled."""
+        # The first connection is no reconnection, so that nothing would end a deafness before it.
+        has_heard = False
         while True:
             await asyncio.sleep(min(self.pace.beat_interval_s, self.pace.owner_silence_s) / 4)
             now_s = time.monotonic()
-            if not is_connected() and self._deaf_since_s is None:
+            hears = is_connected()
+            has_heard |= hears
+            if has_heard and not hears and self._deaf_since_s is None:
                 self._deaf_since_s = now_s
             for execution in list(self._running):
                 if self._deaf_since_s is None:
