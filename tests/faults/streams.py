@@ -45,6 +45,8 @@ class Stream:
         self.name = ""
         """What the gateway calls the answer, by which the rest of it is asked for."""
         self.status = 0
+        self.began = asyncio.Event()
+        """Set when the first event has come."""
         self.parts: list[str] = []
         self.ids: list[int] = []
         self.error: Json | None = None
@@ -121,6 +123,7 @@ class Stream:
             return
         if self.first_event_s is None:
             self.first_event_s = now_s - self._began_s
+            self.began.set()
         else:
             self.longest_wait_s = max(self.longest_wait_s, now_s - self._event_at_s)
         self._event_at_s = now_s
