@@ -75,6 +75,8 @@ class Stack:
     port: int
     portal_port: int
     nats_port: int
+    volumes: set[str] = field(default_factory=set)
+    """Volumes of containers that may be gone by the end; scaling leaves those without a name."""
 
     @property
     def url(self) -> str:
@@ -95,6 +97,16 @@ class Stack:
     def sh(self, container: str, script: str) -> str:
         return run("docker", "exec", container, "sh", "-c", script)
 
+    def cli(self, *words: str) -> str:
+        """Return what one of the operator's commands prints."""
+        return self("run", "--rm", "--no-deps", "cli", *words).strip()
+
+    async def says(self, service: str, text: str) -> None:
+        """Return when a container of the service has said so."""
+        async with asyncio.timeout(WITHIN_S):
+            while text not in await asyncio.to_thread(self, "logs", service):
+                await asyncio.sleep(LOOK_S)
+
     @property
     def key(self) -> str:
         """The API key, as the first start prints it."""
@@ -113,6 +125,7 @@ class Stack:
 
     async def scale(self, **counts: int) -> None:
         """Have so many containers of each service, and return when all are healthy."""
+        await asyncio.to_thread(self.note_volumes)
         words = [f"{service}={count}" for service, count in counts.items()]
         await asyncio.to_thread(self, "scale", "--no-deps", *words)
         async with asyncio.timeout(WITHIN_S):
@@ -120,6 +133,12 @@ class Stack:
                 [await asyncio.to_thread(self._are_healthy, *each) for each in counts.items()]
             ):
                 await asyncio.sleep(LOOK_S)
+
+    def note_volumes(self) -> None:
+        """Remember which volumes the containers have that there are now."""
+        for container in run("docker", "ps", "-aq", "--filter", _label(self.project)).split():
+            mounts = self.inspect(container)["Mounts"]
+            self.volumes |= {mount["Name"] for mount in mounts if mount["Type"] == "volume"}
 
     def _are_healthy(self, service: str, count: int) -> bool:
         health = self("ps", "--format", "{{.Health}}", service).split()
@@ -148,7 +167,7 @@ def stack_up(directory: Path, *overrides: str) -> Iterator[Stack]:
                 raise AssertionError(f"{error}\n{stack.told()}") from error
             yield stack
     finally:
-        left = run("docker", "ps", "-aq", "--filter", f"label=com.docker.compose.project={project}")
+        left = run("docker", "ps", "-aq", "--filter", _label(project))
         assert not left, "containers were left behind"
 
 
@@ -156,6 +175,25 @@ def with_files(stack: Stack, directory: Path, *overrides: str) -> Stack:
     """Return the same project as more files describe it."""
     ports = (stack.port, stack.portal_port, stack.nats_port)
     return Stack(_compose(directory, stack.project, ports, overrides), stack.project, *ports)
+
+
+@contextlib.contextmanager
+def neuron_elsewhere(stack: Stack, token: str) -> Iterator[str]:
+    """Run a neuron that reaches nothing of the site but the port that this machine publishes."""
+    name = f"{stack.project}-elsewhere"
+    run("docker", "network", "create", name)
+    try:
+        run(
+            *("docker", "run", "--detach", "--name", name, "--network", name),
+            *("--add-host", "host.docker.internal:host-gateway"),
+            *("--read-only", "--cap-drop", "ALL", "--volume", "/var/lib/helexa"),
+            *("--env", f"HELEXA_NEURON_JOIN_TOKEN={token}"),
+            *(f"{stack.project}-neuron", "neuron"),
+        )
+        yield name
+    finally:
+        run("docker", "rm", "--force", "--volumes", name)
+        run("docker", "network", "rm", name)
 
 
 def _compose(
@@ -172,7 +210,17 @@ def _compose(
 
 
 def _take_away(stack: Stack) -> None:
+    """Remove all of the project, also what only an override named and what scaling left."""
+    stack.note_volumes()
     stack("down", "--volumes", "--rmi", "local", "--remove-orphans", "--timeout", "2")
+    for network in run("docker", "network", "ls", "-q", "--filter", _label(stack.project)).split():
+        run("docker", "network", "rm", network)
+    for volume in stack.volumes & set(run("docker", "volume", "ls", "-q").split()):
+        run("docker", "volume", "rm", volume)
+
+
+def _label(project: str) -> str:
+    return f"label=com.docker.compose.project={project}"
 
 
 @dataclass

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from openai import AuthenticationError
 
-from .stack import ANSWER, Load, Stack, chat, run, stack_up
+from .stack import ANSWER, Load, Stack, chat, neuron_elsewhere, run, stack_up, with_files
 
 PROCESSES = ("gateway", "scheduler", "provisioner", "portal", "neuron")
 CONTAINERS = (*PROCESSES, "nats", "edge")
@@ -129,12 +129,13 @@ async def test_a_scaled_site_answers_500_chats_at_once(stack: Stack) -> None:
 
 async def test_each_replica_of_a_neuron_has_an_id_and_a_key_of_its_own(stack: Stack) -> None:
     script = "cat /var/lib/helexa/neurons/*/node-id /var/lib/helexa/neurons/*/neuron.nk"
+    await stack.scale(neuron=3)
     found = [stack.sh(name, script).split() for name in stack.containers("neuron")]
     assert len({tuple(pair) for pair in found}) == 3
     first = stack.containers("neuron")[0]
 
-    run("docker", "restart", first)
-    stack("up", "--detach", "--wait", "--no-recreate", "--scale", "neuron=3", "neuron")
+    await asyncio.to_thread(run, "docker", "restart", first)
+    await stack.scale(neuron=3)
 
     assert stack.sh(first, script).split() in found
 
@@ -161,3 +162,49 @@ async def test_neurons_come_and_go_under_load_and_nothing_is_lost(stack: Stack) 
         await load.at_least(100)
 
     assert load.failures == []
+
+
+async def test_without_a_gateway_the_edge_says_so_at_once(stack: Stack) -> None:
+    await asyncio.to_thread(stack, "stop", "gateway")
+
+    async with httpx.AsyncClient(base_url=stack.url) as http:
+        refused = await http.post("/chat/completions", json={}, timeout=10)
+    await asyncio.to_thread(stack, "up", "--detach", "--wait", "--no-recreate", "gateway")
+
+    assert refused.status_code == 503
+    assert refused.headers["content-type"] == "application/json"
+    assert int(refused.headers["retry-after"]) > 0
+    error = refused.json()["error"]
+    assert (error["type"], error["code"], error["param"]) == ("server_error", "unavailable", None)
+    async with stack.client() as client:
+        assert await chat(client) == ANSWER
+
+
+async def test_a_client_that_leaves_ends_the_work(stack: Stack) -> None:
+    body = {
+        "model": "helexa-tiny",
+        "messages": [{"role": "user", "content": "Tell me a story."}],
+        "max_tokens": 1900,
+        "ignore_eos": True,
+    }
+    headers = {"authorization": f"Bearer {stack.key}"}
+    async with httpx.AsyncClient(base_url=stack.url, headers=headers) as http:
+        with pytest.raises(httpx.ReadTimeout):
+            await http.post("/chat/completions", json=body, timeout=0.2)
+
+    await stack.says("neuron", '"outcome": "cancelled"')
+
+
+@pytest.mark.accepts("DEP-2")
+async def test_a_neuron_on_another_network_joins_by_a_token(stack: Stack, tmp_path: Path) -> None:
+    published = with_files(stack, tmp_path, "docker/publish-nats.yaml")
+    await asyncio.to_thread(published, "up", "--detach", "--wait", "--no-deps", "nats")
+    address = f"nats://host.docker.internal:{stack.nats_port}"
+    token = await asyncio.to_thread(stack.cli, "neuron", "token", "--nats-url", address)
+    await asyncio.to_thread(stack, "stop", "neuron")
+
+    with neuron_elsewhere(stack, token) as container:
+        async with stack.client() as client:
+            assert await chat(client) == ANSWER
+        name = stack.sh(container, "cat /var/lib/helexa/neurons/*/node-id")
+        assert name in await asyncio.to_thread(stack.cli, "neuron", "inspect")
