@@ -12,14 +12,22 @@ from pathlib import Path
 from helexa.bus.client import Bus
 from helexa.bus.connection import Connection
 from helexa.bus.service import Service
+from helexa.bus.workqueue import Delivery, Puller
 from helexa.gateway.__main__ import start
 from helexa.gateway.settings import GatewaySettings
 from helexa.process.lifecycle import Life
 from helexa.process.settings import current_environment
 from helexa.process.signals import Stop
-from helexa.protocol import subjects
-from helexa.protocol.errors import HelexaError, NoCapacityError
+from helexa.protocol import resources, subjects
+from helexa.protocol.codec import unpack
+from helexa.protocol.errors import (
+    HelexaError,
+    NoCapacityError,
+    NotFoundError,
+    UnavailableError,
+)
 from helexa.protocol.frames import FrameKind, pack_frame
+from helexa.protocol.messages.bulk import BulkJob, ClaimRequest
 from helexa.protocol.messages.execution import (
     Attached,
     AttachRequest,
@@ -144,6 +152,7 @@ class Neuron:
         self.model = model
         self.script = script
         self.slots = 4
+        self.context_tokens = 2048
         self.workloads: tuple[str, ...] = ("chat", "completion", "embedding")
         self.refusal: HelexaError | None = None
         self.forgets = False
@@ -155,6 +164,10 @@ class Neuron:
         self.cancels: asyncio.Queue[CancelRequest] = asyncio.Queue()
         self.attached: asyncio.Queue[AttachRequest] = asyncio.Queue()
         self.resent = asyncio.Event()
+        self.has_room = asyncio.Event()
+        self.has_room.set()
+        self.pulled: list[Delivery] = []
+        self.declined: asyncio.Queue[HelexaError] = asyncio.Queue()
         self.sequence = 0
         self._instance = instance_id()
         self._service = Service(bus, "neuron", instance=self._instance, version="0")
@@ -168,6 +181,7 @@ class Neuron:
         await self._service.serve(subjects.RESEND, self._resend, neuron=author)
         await self._service.serve(subjects.ATTACH, self._attach, neuron=author)
         self._reporting = self._spawn(self._report())
+        self._spawn(self._pull())
 
     async def fall_silent(self) -> None:
         """Report no more; what it says of requests goes on."""
@@ -190,7 +204,7 @@ class Neuron:
             slots_busy=busy,
             capability=ModelCapability(
                 workloads=self.workloads,
-                max_context_tokens=2048,
+                max_context_tokens=self.context_tokens,
                 continues_partial=self.can_go_on,
             ),
             error=error or None,
@@ -222,6 +236,53 @@ class Neuron:
         self._spawn(self.script(run))
         await self.replies.wait()
         return ExecuteReply(neuron_id=self.name)
+
+    async def _pull(self) -> None:
+        """Take bulk work while there is room, as a neuron does."""
+        subject = subject_of(subjects.BULK, model=encode_token(self.model))
+        async with Puller(self.bus, resources.BULK, subject) as puller:
+            while True:
+                await self.has_room.wait()
+                try:
+                    pulled = await puller.next(5.0)
+                except UnavailableError:
+                    await asyncio.sleep(0.05)
+                    continue
+                if pulled is not None:
+                    self.pulled.append(pulled)
+                    self._spawn(self._carry(pulled))
+
+    async def _carry(self, pulled: Delivery) -> None:
+        try:
+            order = await self.claim(pulled)
+        except NotFoundError as error:
+            self.declined.put_nowait(error)
+            await pulled.done()
+        except HelexaError as error:
+            self.declined.put_nowait(error)
+            await pulled.put_back(error.retry_after_s or 0.1)
+        else:
+            run = Run(self, order)
+            self.runs.append(run)
+            self.began.set()
+            await self.script(run)
+            await pulled.done()
+
+    async def claim(self, pulled: Delivery) -> ExecuteRequest:
+        job = unpack(BulkJob, pulled.data)
+        asked = ClaimRequest(
+            request_id=job.request_id,
+            neuron_id=self.name,
+            job=pulled.sequence,
+            deliveries=pulled.deliveries,
+        )
+        return await self.bus.request(
+            subjects.CLAIM,
+            asked,
+            deadline_s=PATIENCE_S,
+            gateway=job.gateway,
+            neuron=encode_token(self.name),
+        )
 
     async def _cancel(self, request: CancelRequest) -> Cancelled:
         self.cancels.put_nowait(request)

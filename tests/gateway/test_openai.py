@@ -215,6 +215,7 @@ async def test_models_are_listed_with_their_state(client: AsyncOpenAI) -> None:
 async def test_requests_are_classified(http: httpx.AsyncClient, site: Site) -> None:
     image = {"type": "image_url", "image_url": "data:image/png;base64,AAAA"}
     site.neurons[0].workloads = ("chat", "completion", "embedding", "vision")
+    site.neurons[0].context_tokens = 40_000
     await site.neurons[0].report()
     cases = {
         "ChatInteractive": BODY,

@@ -5,6 +5,7 @@ from typing import Any
 
 from helexa.protocol.frames import FrameKind, Opening, pack_frame, pack_opening
 from helexa.protocol.messages.base import Message
+from helexa.protocol.messages.bulk import BulkJob, ClaimRequest
 from helexa.protocol.messages.events import HistogramSample, MetricsReport, StateEvent
 from helexa.protocol.messages.execution import (
     Attached,
@@ -207,6 +208,8 @@ EXAMPLES: dict[str, Message] = {
             body=b"{}",
         ),
         ExecuteReply(neuron_id="host-1", slots_free=3),
+        BulkJob(request_id="gate.req", gateway="gate", model=MODEL),
+        ClaimRequest(request_id="gate.req", neuron_id="host-1", job=7, deliveries=2),
         CancelRequest(request_id="gate.req", owner="gate", attempt=1),
         Cancelled(state="cancelled"),
         AttachRequest(request_id="gate.req", owner="gate2"),

@@ -57,9 +57,16 @@ def messages() -> Iterator[Rule]:
         yield Rule(author, frozenset({Role.NEURON}), frozenset({Role.GATEWAY}), neuron)
     control = subject_of(subjects.TOKENS, home="g1", author=CONTROL_AUTHOR, request="abc")
     yield Rule(control, frozenset({Role.GATEWAY}), frozenset({Role.GATEWAY}))
+    yield Rule(subject_of(subjects.BULK, model="m1"), frozenset({Role.GATEWAY}), NOBODY)
 
 
-def stream_rules(name: str, owners: frozenset[Role], readers: frozenset[Role]) -> Iterator[Rule]:
+def stream_rules(
+    name: str,
+    owners: frozenset[Role],
+    readers: frozenset[Role],
+    takers: frozenset[Role] = NOBODY,
+    erasers: frozenset[Role] = NOBODY,
+) -> Iterator[Rule]:
     api = "$JS.API"
     both = owners | readers
     yield Rule(f"{api}.STREAM.CREATE.{name}", owners, NOBODY)
@@ -68,16 +75,18 @@ def stream_rules(name: str, owners: frozenset[Role], readers: frozenset[Role]) -
     yield Rule(f"{api}.STREAM.MSG.GET.{name}", readers, NOBODY)
     yield Rule(f"{api}.DIRECT.GET.{name}", readers, NOBODY)
     yield Rule(f"{api}.CONSUMER.CREATE.{name}.c1.key", readers, NOBODY)
-    yield Rule(f"{api}.CONSUMER.MSG.NEXT.{name}.c1", readers, NOBODY)
-    yield Rule(f"$JS.ACK.{name}.c1.1.1.1.1.1", readers, NOBODY)
+    yield Rule(f"{api}.CONSUMER.MSG.NEXT.{name}.c1", readers | takers, NOBODY)
+    yield Rule(f"$JS.ACK.{name}.c1.1.1.1.1.1", readers | takers, NOBODY)
     yield Rule(f"{api}.STREAM.DELETE.{name}", NOBODY, NOBODY)
-    yield Rule(f"{api}.STREAM.MSG.DELETE.{name}", NOBODY, NOBODY)
+    yield Rule(f"{api}.STREAM.MSG.DELETE.{name}", erasers, NOBODY)
     yield Rule(f"{api}.STREAM.SNAPSHOT.{name}", NOBODY, NOBODY)
 
 
 def durable() -> Iterator[Rule]:
     for stream in resources.STREAMS:
-        yield from stream_rules(stream.name, stream.owners, stream.readers)
+        yield from stream_rules(
+            stream.name, stream.owners, stream.readers, stream.takers, stream.erasers
+        )
         yield Rule(f"$JS.API.STREAM.PURGE.{stream.name}", NOBODY, NOBODY)
     for bucket in resources.BUCKETS:
         yield from stream_rules(f"KV_{bucket.name}", bucket.owners, bucket.readers)
@@ -169,6 +178,7 @@ async def test_a_neuron_reaches_nothing_of_another_one(site: Site) -> None:
             f"helexa.provisioner.register.{theirs}",
             f"helexa.provisioner.depart.{theirs}",
             f"helexa.usage.p1.{theirs}",
+            f"helexa.gateway.g1.claim.{theirs}",
         ):
             await user.client.publish(subject, b"forged")
             assert refused_subjects(await user.refused()) == {subject.lower()}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from helexa.gateway.attempts import Attempts
 from helexa.gateway.authority import Authority
+from helexa.gateway.bulk import BulkDesk
 from helexa.gateway.dispatch import Dispatcher
 from helexa.gateway.fleet import Fleet
 from helexa.gateway.homes import Homes
@@ -21,6 +22,7 @@ class Desk:
     homes: Homes
     attempts: Attempts
     dispatcher: Dispatcher
+    bulk: BulkDesk
     fleet: Fleet
     outcomes: Outcomes
     authority: Authority

@@ -115,6 +115,20 @@ class Dispatcher:
             course.place.leave()
             course.place = None
 
+    async def look(self, work: Work, course: Course, *, loads: bool) -> None:
+        """Find out whether the request could be served, and load its model where only that lacks.
+
+        Raises:
+            HelexaError: it cannot be served, as `place` says.
+        """
+        try:
+            course.decision_id = (await self._schedule(work, course)).decision_id
+        except errors.NoCapacityError:
+            return
+        except errors.ModelLoadingError:
+            if loads:
+                await self._ensure(work)
+
     def cancel(self, work: Work, answer: Answer, reason: str) -> None:
         """Tell the neuron to stop; returns at once."""
         current = answer.fold.current

@@ -7,9 +7,10 @@ import time
 
 from helexa.gateway.answer import Answer
 from helexa.gateway.assemble import Assembly
+from helexa.gateway.bulk import BulkDesk
 from helexa.gateway.continuation import Step, Transcript
 from helexa.gateway.desk import Desk
-from helexa.gateway.dispatch import Course
+from helexa.gateway.dispatch import Course, Dispatcher
 from helexa.gateway.http import ClientGoneError, Headers, Incoming
 from helexa.gateway.priority import tier_of
 from helexa.gateway.reading import Reading
@@ -65,7 +66,7 @@ class Exchange:
         self._watch.add_done_callback(lambda _: self.answer.hang_up())
         self._desk.inbox.open(self.answer)
         try:
-            await self._desk.authority.hold(self._work.caller, self._work.claim)
+            await self._hold()
             await self._serve_until_left()
         except HelexaError as error:
             await self._fail(error)
@@ -78,8 +79,17 @@ class Exchange:
             self._watch.cancel()
             self._desk.dispatcher.release(self._course)
             self._desk.inbox.close(self.answer)
+            self._desk.bulk.forget(self._work, is_answered=self._reading.is_complete)
             self._tell()
-        await self._desk.authority.settle(self._work.caller, self._work.claim, self._reading.usage)
+        if self._work.is_held:
+            work = self._work
+            await self._desk.authority.settle(work.caller, work.claim, self._reading.usage)
+
+    async def _hold(self) -> None:
+        # What bulk work may cost is set aside when a neuron pulls it, which can be hours later.
+        if not self._work.is_bulk:
+            await self._desk.authority.hold(self._work.caller, self._work.claim)
+            self._work.is_held = True
 
     async def _serve_until_left(self) -> None:
         try:
@@ -137,9 +147,7 @@ class Exchange:
 
     async def _place_patiently(self) -> None:
         """Return when a neuron has accepted; meanwhile a client that waits hears heartbeats."""
-        placing = asyncio.ensure_future(
-            self._desk.dispatcher.place(self._work, self.answer, self._course)
-        )
+        placing = asyncio.ensure_future(self._lane().place(self._work, self.answer, self._course))
         watch = self._watch
         awaited: set[asyncio.Future[None]] = {placing}
         if watch is not None and not self._incoming.report.client_gone:
@@ -164,6 +172,16 @@ class Exchange:
                 placing.cancel()
                 with contextlib.suppress(asyncio.CancelledError, HelexaError):
                     await placing
+
+    def _lane(self) -> Dispatcher | BulkDesk:
+        """Return who places the next attempt."""
+        if not self._work.is_bulk:
+            return self._desk.dispatcher
+        if self._course.onward.partial is None:
+            return self._desk.bulk
+        # Its client waits in the middle of the answer, so it waits for no room that others leave.
+        self._desk.bulk.forget(self._work)
+        return self._desk.dispatcher
 
     async def _fail(self, error: HelexaError) -> None:
         self._incoming.report.code = error.code

@@ -144,6 +144,15 @@ class Fleet:
             for each in held.status.models
         )
 
+    def serving(self, model: str, now: float) -> dict[str, ModelStatus]:
+        """Return the model's state on each neuron that serves it and takes new work."""
+        return {
+            held.status.neuron_id: each
+            for held in self._live(now)
+            for each in held.status.models
+            if each.model == model and _can_serve(held.status, each)
+        }
+
     def failure(self, model: str, now: float) -> str | None:
         """Return why `model` could not be loaded, where a neuron says so and none has it."""
         known = self.statuses(model, now)

@@ -9,15 +9,20 @@ import time
 from helexa.bus.buckets import Bucket, Mirror
 from helexa.bus.client import Bus
 from helexa.bus.resources import ensure_resources, restore_resources
+from helexa.bus.service import Service
+from helexa.bus.workqueue import WorkQueue
 from helexa.gateway.attempts import Attempts, Patience
 from helexa.gateway.authority import Authority
 from helexa.gateway.beat import Pulse
+from helexa.gateway.bulk import BulkDesk
 from helexa.gateway.catalogue import Catalogue
+from helexa.gateway.claims import Claims
 from helexa.gateway.desk import Desk
 from helexa.gateway.dispatch import Dispatcher
 from helexa.gateway.fleet import Fleet, Seats
 from helexa.gateway.homes import Homes
 from helexa.gateway.inbox import Inbox
+from helexa.gateway.jobs import Jobs
 from helexa.gateway.line import Bounds
 from helexa.gateway.outcomes import Outcomes
 from helexa.gateway.peers import Peers
@@ -31,6 +36,7 @@ from helexa.process.health import Readiness
 from helexa.process.http import Listening, turn_away
 from helexa.process.lifecycle import Life
 from helexa.process.metrics import Metrics
+from helexa.process.version import software_version
 from helexa.protocol import resources, subjects
 from helexa.protocol.errors import HelexaError, ShuttingDownError
 from helexa.protocol.messages.models import ModelConfig
@@ -79,6 +85,19 @@ class Gateway:
             queue_timeout_s=settings.queue_timeout_s,
             away_timeout_s=settings.away_timeout_s,
         )
+        jobs = Jobs()
+        self._claims = Claims(jobs, attempts, self._fleet, authority, metrics)
+        self._bulk = BulkDesk(
+            WorkQueue(bus, resources.BULK),
+            jobs,
+            self._dispatcher,
+            metrics,
+            self._bulk_bounds,
+            me=me,
+            timeout_s=settings.bulk_timeout_s,
+        )
+        self._fleet.on_news(self._bulk.hear)
+        self._service = Service(bus, Role.GATEWAY, instance=me, version=software_version())
         self._mirror = Mirror(Bucket(bus, resources.MODELS, ModelConfig))
         self._catalogue = Catalogue(self._mirror, self._fleet, lambda: bus.is_connected)
         self._mirror.on_change(self._catalogue.take)
@@ -87,6 +106,7 @@ class Gateway:
             homes=Homes(bus),
             attempts=attempts,
             dispatcher=self._dispatcher,
+            bulk=self._bulk,
             fleet=self._fleet,
             outcomes=outcomes,
             authority=authority,
@@ -109,6 +129,7 @@ class Gateway:
         """Wait for the bus, then listen and beat; returns when the gateway can serve."""
         await self.bus.wait_connected()
         await self._inbox.subscribe()
+        await self._service.serve(subjects.CLAIM, self._claims.claim, gateway=self._inbox.me)
         await self.bus.subscribe(subjects.NEURON_STATUS, self._take_status)
         await self.bus.subscribe(subjects.GATEWAY_BEAT, self._take_beat)
         life.run("catalogue", self._mirror.run())
@@ -131,11 +152,14 @@ class Gateway:
         rest_s = self._settings.grace_s - delay_s
         await self._until_quiet(end - rest_s * WAITERS_PART)
         self._lines.close()
+        self._bulk.close()
         await self._until_quiet(end)
         for reader in self._inbox.readers:
             reader.fail(ShuttingDownError("The gateway stops.", retry_after_s=1, goes_on=True))
         await self._until_idle(asyncio.get_running_loop().time() + FAREWELL_S)
         await self._dispatcher.cancels.finish()
+        await self._bulk.finish()
+        await self._service.drain(0)
 
     async def say_goodbye(self) -> None:
         """Tell everybody that this gateway is gone."""
@@ -146,6 +170,11 @@ class Gateway:
         """Return this gateway's part of the places in a line."""
         gateways = self._peers.count(time.monotonic())
         asked = (self._settings.queue_limit, self._settings.queue_limit_per_key)
+        return Bounds(*(part_of(limit, gateways) for limit in asked))
+
+    def _bulk_bounds(self) -> Bounds:
+        gateways = self._peers.count(time.monotonic())
+        asked = (self._settings.bulk_limit, self._settings.bulk_limit_per_key)
         return Bounds(*(part_of(limit, gateways) for limit in asked))
 
     def _seats(self, model: str) -> Seats:
@@ -191,6 +220,7 @@ class Gateway:
         self._inbox.mend_all()
         # A log in memory starts empty with its server.
         await restore_resources(self.bus, Role.GATEWAY, durability_of(self._settings))
+        self._bulk.look()
         for answer in self._inbox.readers:
             try:
                 await self._inbox.renew_control(answer, at_once=True)

@@ -30,6 +30,12 @@ class GatewaySettings(StreamSettings):
     """Cap of requests that set none; `None` leaves it to the model's runtime."""
     bulk_prompt_tokens: int = Field(default=16_384, gt=0)
     """An estimated prompt of more tokens makes a chat bulk work."""
+    bulk_limit: int = Field(default=4096, ge=0)
+    """Bulk requests that may wait, over all models and gateways of the site; 0: none."""
+    bulk_limit_per_key: int = Field(default=3072, ge=0)
+    """Bulk requests of one API key that may wait, over all models and gateways of the site."""
+    bulk_timeout_s: float = Field(default=3600.0, gt=0, le=86_400)
+    """Longest wait of a bulk request for a neuron with room."""
     max_body_bytes: int = Field(default=32 * 1024 * 1024, gt=0)
     """A larger request is refused."""
     queue_limit: int = Field(default=1024, ge=0)

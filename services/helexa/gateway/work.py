@@ -8,6 +8,7 @@ from helexa.gateway.authority import Caller, Claim
 from helexa.gateway.dialect import Order
 from helexa.gateway.priority import Standing
 from helexa.protocol.messages.execution import Operation
+from helexa.protocol.messages.models import WorkloadClass
 from helexa.protocol.naming import random_id
 
 _PUBLIC_PREFIX = {
@@ -30,6 +31,8 @@ class Work:
     """For the model's runtime."""
     resumable: bool = False
     """Go on when the client leaves."""
+    is_held: bool = False
+    """Whether its cost has been set aside."""
     public_id: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
     """Unix time in seconds."""
@@ -42,6 +45,11 @@ class Work:
     def standing(self) -> Standing:
         """What decides when it is served, if it has to wait."""
         return Standing(self.caller.account, self.order.priority, self.caller.yields)
+
+    @property
+    def is_bulk(self) -> bool:
+        """Whether it is pulled by neurons with room, instead of being sent to one."""
+        return self.order.workload == WorkloadClass.CHAT_BULK
 
     @property
     def claim(self) -> Claim:

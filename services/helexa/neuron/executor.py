@@ -125,6 +125,14 @@ class Executor:
         frames, is_complete = execution.outbox.slice(request.from_seq, request.to_seq, RESEND_BYTES)
         return Resent(frames=tuple(frames), complete=is_complete)
 
+    async def ending_of(self, request_id: str, attempt: int) -> Ending | None:
+        """Return how an attempt ends, once it has; `None` if it is not known, or by a defect."""
+        execution = self._find(request_id, attempt)
+        if execution is None or execution.task is None:
+            return None
+        await asyncio.wait({execution.task})
+        return execution.ending
+
     def hear(self, gateway: str) -> None:
         """Note that `gateway` is alive."""
         self._heard[gateway] = time.monotonic()

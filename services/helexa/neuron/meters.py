@@ -28,6 +28,9 @@ class Meters:
         self._duration = metrics.histogram(
             "neuron_request_duration_seconds", "From acceptance to the end.", "model"
         )
+        self._bulk = metrics.counter(
+            "neuron_bulk_jobs", "Bulk jobs that were pulled, by what became of them.", "outcome"
+        )
         self._slots = metrics.gauge("slots", "Requests that the host takes at once.")
         self._busy = metrics.gauge("slots_busy", "Requests that the host serves now.")
         self._states = metrics.gauge("model_state", "1 for the state it is in.", "model", "state")
@@ -46,6 +49,10 @@ class Meters:
         self._duration.labels(model).observe(ending.timings.total_s)
         if ending.timings.first_token_s is not None:
             self._first.labels(model).observe(ending.timings.first_token_s)
+
+    def bulk_job(self, outcome: str) -> None:
+        """Count a bulk job that was pulled: `taken`, `put_back`, `void` or `orphan`."""
+        self._bulk.labels(outcome).inc()
 
     def watch(self, host: ModelHost, hardware: HardwareFeed) -> None:
         """Show the states of `host` and the memory of the cards from now on."""

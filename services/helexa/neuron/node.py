@@ -19,6 +19,7 @@ from helexa.neuron.meters import Meters
 from helexa.neuron.models import ModelHost
 from helexa.neuron.presence import Presence
 from helexa.neuron.restarts import RestartPolicy
+from helexa.neuron.room import BulkRoom
 from helexa.neuron.runtimes import build_backend
 from helexa.neuron.settings import NeuronSettings
 from helexa.neuron.site import Run, Sharing, SiteLink
@@ -80,6 +81,7 @@ class Node:
             presence=self.presence,
             identity=applicant.identity,
             meters=meters,
+            room=BulkRoom(host.slots, settings.bulk_slots),
             pace=tuned.pace,
             status_interval_s=settings.status_interval_s,
         )

@@ -31,6 +31,8 @@ class NeuronSettings(ServiceSettings):
     """`HOST:PORT` of the local API, on loopback; empty: no local API."""
     slots: int = Field(default=0, ge=0)
     """Requests that the host takes at once over all models and sites; 0: the sum of the models'."""
+    bulk_slots: int | None = Field(default=None, ge=0)
+    """Slots that bulk work may have at once; `None`: all but one; 0: none."""
     backend_kinds: tuple[str, ...] = ()
     """The only kinds of backend that may run here; empty: all that this host can run."""
     hub_token: SecretStr | None = None

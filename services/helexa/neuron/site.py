@@ -4,18 +4,21 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
 from helexa.bus.client import Bus
 from helexa.bus.service import Service
 from helexa.neuron.agent import NeuronAgent
+from helexa.neuron.bulk import BulkWork, Shop
 from helexa.neuron.execution import Ending, Pace
 from helexa.neuron.executor import Executor
 from helexa.neuron.meters import Meters
 from helexa.neuron.outbox import Outbox
 from helexa.neuron.presence import Presence
 from helexa.neuron.retention import Retention
+from helexa.neuron.room import BulkRoom
 from helexa.neuron.service import NeuronService
 from helexa.neuron.usage import UsageSender, sign_usage, usage_record
 from helexa.process.version import software_version
@@ -48,6 +51,7 @@ class Sharing:
     presence: Presence
     identity: Identity
     meters: Meters
+    room: BulkRoom
     retention: Retention = field(default_factory=Retention)
     pace: Pace = field(default_factory=Pace)
     status_interval_s: float = 1.0
@@ -72,6 +76,8 @@ class SiteLink:
             pace=shared.pace,
         )
         self.agent = NeuronAgent(shared.presence, self.executor)
+        shop = Shop(shared.presence.host, shared.room, shared.meters, self._is_open)
+        self.bulk = BulkWork(bus, self.executor, shop)
         self._service = Service(
             bus, Role.NEURON, instance=shared.presence.instance, version=software_version()
         )
@@ -84,6 +90,7 @@ class SiteLink:
         self.bus.on_reconnected(self._on_reconnected)
         run(f"watch-{self.name}", self.executor.run(lambda: self.bus.is_connected))
         run(f"usage-{self.name}", self.usage.run())
+        run(f"bulk-{self.name}", self.bulk.run())
         run(f"join-{self.name}", self._join())
 
     async def leave(self, reason: str) -> None:
@@ -151,6 +158,10 @@ class SiteLink:
 
     def _on_beat(self, beat: GatewayBeat) -> None:
         self.executor.hear(beat.gateway)
+        self.bulk.owners.hear(beat.gateway, time.monotonic(), leaves=beat.returns)
+
+    def _is_open(self) -> bool:
+        return not (self.executor.is_draining or self._shared.presence.is_draining)
 
     def _on_notice(self, notice: ShutdownNotice) -> None:
         _log.warning(

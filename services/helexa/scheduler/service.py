@@ -25,7 +25,7 @@ from helexa.protocol.errors import (
     UnknownModelError,
     UnsupportedError,
 )
-from helexa.protocol.messages.models import ModelConfig
+from helexa.protocol.messages.models import ModelConfig, WorkloadClass
 from helexa.protocol.messages.neurons import NeuronStatus
 from helexa.protocol.messages.routing import (
     ExplainRequest,
@@ -144,6 +144,9 @@ class Scheduler:
         finally:
             self._decisions.labels(outcome).inc()
             self._seconds.observe(time.perf_counter() - began)
+        if request.workload == WorkloadClass.CHAT_BULK:
+            # Nothing is sent by it: neurons pull bulk work, and the gateway asks whether any could.
+            return decision
         used = len(decision.targets) if decision.mode == "replicated" else 1
         for target in decision.targets[:used]:
             self.fleet.decided(target.neuron_id, decision.model)

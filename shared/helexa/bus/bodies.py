@@ -3,8 +3,10 @@
 
 import nats.errors
 import nats.js.errors
+from nats.aio.msg import Msg
 
 from helexa.bus.client import Bus
+from helexa.bus.headers import CLAIM_HEADER
 from helexa.protocol import resources
 from helexa.protocol.errors import NotFoundError, RequestTooLargeError, UnavailableError
 from helexa.protocol.naming import random_id
@@ -45,3 +47,14 @@ async def get_body(bus: Bus, name: str) -> bytes:
     except (TimeoutError, nats.errors.Error) as error:
         raise UnavailableError("a large body could not be read") from error
     return found.data or b""
+
+
+async def body_of(bus: Bus, message: Msg) -> bytes:
+    """Return the body of a request or a reply: its own, or the stored one that it names.
+
+    Raises:
+        NotFoundError: the stored body is gone.
+        UnavailableError: the store cannot be reached.
+    """
+    name = (message.headers or {}).get(CLAIM_HEADER)
+    return await get_body(bus, name) if name else message.data

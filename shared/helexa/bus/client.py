@@ -123,7 +123,7 @@ class Bus:
             RequestTooLargeError: it fits neither a message nor the object store.
             HelexaError: what the other side raised.
         """
-        from helexa.bus.bodies import put_body  # noqa: PLC0415 - large bodies are rare
+        from helexa.bus.bodies import body_of, put_body  # noqa: PLC0415 - it imports this module
 
         deadline = Deadline.after(deadline_s)
         inherited = DEADLINE.get()
@@ -139,7 +139,7 @@ class Bus:
         fields = reply.headers or {}
         if headers.ERROR_CODE_HEADER in fields:
             raise from_reply(unpack(ErrorReply, reply.data))
-        return unpack(call.reply, reply.data)
+        return unpack(call.reply, await body_of(self, reply))
 
     async def publish(self, event: Event[MessageT], message: MessageT, **tokens: str) -> None:
         """Publish `message`; it is lost if nobody listens.

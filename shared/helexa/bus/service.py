@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from helexa.bus import headers
-from helexa.bus.bodies import get_body
+from helexa.bus.bodies import body_of, put_body
 from helexa.bus.client import Bus
 from helexa.bus.context import DEADLINE, REQUEST_ID, SUBJECT, TRACEPARENT, Deadline
 from helexa.protocol import subjects
@@ -154,9 +154,7 @@ class Service:
         REQUEST_ID.set(fields.get(headers.REQUEST_ID_HEADER, ""))
         TRACEPARENT.set(fields.get(headers.TRACEPARENT_HEADER, ""))
         remaining = headers.remaining_s(fields)
-        claim = fields.get(headers.CLAIM_HEADER)
-        payload = await get_body(self.bus, claim) if claim else message.data
-        request = unpack(call.request, payload)
+        request = unpack(call.request, await body_of(self.bus, message))
         if remaining is None:
             return await handler(request)
         DEADLINE.set(Deadline.after(remaining))
@@ -170,7 +168,12 @@ class Service:
             raise
 
     async def _respond(self, message: Msg, reply: Message) -> None:
-        await self._send(message, pack(reply), None)
+        data = pack(reply)
+        if len(data) <= self.bus.max_payload_bytes:
+            await self._send(message, data, None)
+            return
+        fields = {headers.CLAIM_HEADER: await put_body(self.bus, data)}
+        await self._send(message, b"", fields)
 
     async def _respond_error(self, message: Msg, error: HelexaError) -> None:
         reply = error.to_reply()

@@ -27,6 +27,10 @@ class Stream:
     max_age_s: float
     owners: frozenset[Role]
     readers: frozenset[Role]
+    takers: frozenset[Role] = frozenset()
+    """Who pulls from consumers that others made, and acknowledges."""
+    erasers: frozenset[Role] = frozenset()
+    """Who takes single messages out again."""
     work_queue: bool = False
     discard_new: bool = False
     """Refuse what does not fit instead of dropping the oldest."""
@@ -86,6 +90,19 @@ USAGE = Stream(
     work_queue=True,
     discard_new=True,
 )
+BULK = Stream(
+    name="BULK",
+    subjects=(subjects.ALL_BULK,),
+    storage="file",
+    max_bytes=64 * MIB,
+    max_age_s=DAY_S,
+    owners=_roles(Role.GATEWAY, Role.PROVISIONER),
+    readers=_roles(Role.GATEWAY),
+    takers=_roles(Role.NEURON),
+    erasers=_roles(Role.GATEWAY),
+    work_queue=True,
+    discard_new=True,
+)
 EVENTS = Stream(
     name="EVENTS",
     subjects=(subjects.ALL_EVENTS,),
@@ -95,7 +112,7 @@ EVENTS = Stream(
     owners=_roles(Role.PROVISIONER),
     readers=_roles(Role.PROVISIONER, Role.ADMIN),
 )
-STREAMS = (TOKENS, USAGE, EVENTS)
+STREAMS = (TOKENS, USAGE, BULK, EVENTS)
 
 _ORCHESTRATOR = _roles(Role.PROVISIONER)
 _READERS = _roles(Role.GATEWAY, Role.SCHEDULER, Role.PROVISIONER, Role.PORTAL, Role.ADMIN)

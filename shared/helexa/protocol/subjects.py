@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
 from helexa.protocol.messages.base import Message
+from helexa.protocol.messages.bulk import ClaimRequest
 from helexa.protocol.messages.events import MetricsReport, StateEvent
 from helexa.protocol.messages.execution import (
     Attached,
@@ -203,6 +204,13 @@ RESEND = Call(
     Role.NEURON,
     _roles(Role.GATEWAY),
 )
+CLAIM = Call(
+    "helexa.gateway.{gateway}.claim.{neuron}",
+    ClaimRequest,
+    ExecuteRequest,
+    Role.GATEWAY,
+    _roles(Role.NEURON),
+)
 PROVISION = Call(
     "helexa.neuron.{neuron}.provision",
     ProvisionRequest,
@@ -244,6 +252,7 @@ CALLS: tuple[Call[Any, Any], ...] = (
     CANCEL,
     ATTACH,
     RESEND,
+    CLAIM,
     PROVISION,
     CAPABILITIES,
     HEALTH,
@@ -312,6 +321,7 @@ TOKENS = "helexa.tokens.{home}.{author}.{request}"
 LEDGER = "helexa.ledger.{portal}"
 RECEIPT = "helexa.receipt.{provider}.{portal}"
 BULK = "helexa.bulk.{model}"
+"""A `BulkJob` that waits for a neuron with room for the model."""
 ALL_USAGE = "helexa.usage.>"
 ALL_TOKENS = "helexa.tokens.>"
 ALL_EVENTS = "helexa.event.>"
@@ -381,6 +391,16 @@ def stream_reader_api(stream: str) -> list[str]:
 def consumer_next(stream: str, consumer: str) -> str:
     """Return the subject that asks for the next messages of a pull consumer."""
     return f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+
+
+def stream_taker_api(stream: str) -> list[str]:
+    """Return the JetStream subjects of a role that pulls what the consumers of `stream` offer."""
+    return [consumer_next(stream, "*"), f"$JS.ACK.{stream}.>"]
+
+
+def erase(stream: str) -> str:
+    """Return where single messages of `stream` are deleted."""
+    return f"$JS.API.STREAM.MSG.DELETE.{stream}"
 
 
 def direct_get(stream: str) -> str:

@@ -126,6 +126,7 @@ def _messages_out(role: Role, neuron: str | None) -> Iterator[str]:
             yield pattern_of(event.subject, **own)
     if role is Role.GATEWAY:
         yield pattern_of(subjects.TOKENS, author=CONTROL_AUTHOR)
+        yield subjects.ALL_BULK
     if neuron:
         yield pattern_of(subjects.TOKENS, author=neuron)
     if role is Role.ADMIN:
@@ -149,6 +150,7 @@ def _messages_in(role: Role, neuron: str | None) -> Iterator[str]:
 def _resources_of(role: Role) -> Iterator[str]:
     for stream in resources.STREAMS:
         yield from _stream(role, stream.name, stream.owners, stream.readers)
+        yield from _queue(role, stream)
     for bucket in resources.BUCKETS:
         name = subjects.bucket_stream(bucket.name)
         yield from _stream(role, name, bucket.owners, bucket.readers)
@@ -171,6 +173,13 @@ def _stream(
         yield from subjects.stream_owner_api(name)
     if role in readers:
         yield from subjects.stream_reader_api(name)
+
+
+def _queue(role: Role, stream: resources.Stream) -> Iterator[str]:
+    if role in stream.takers:
+        yield from subjects.stream_taker_api(stream.name)
+    if role in stream.erasers:
+        yield subjects.erase(stream.name)
 
 
 def _ordered(found: list[str]) -> tuple[str, ...]:

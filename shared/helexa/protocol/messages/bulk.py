@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""Work that waits in a queue until a neuron with room pulls it, and the claim to do it."""
+
+from pydantic import Field
+
+from helexa.protocol.messages.base import Message
+from helexa.protocol.messages.models import ModelId
+
+
+class BulkJob(Message):
+    """One request in the queue; the request itself stays at its gateway."""
+
+    request_id: str
+    gateway: str
+    """Where to claim it."""
+    model: ModelId
+
+
+class ClaimRequest(Message):
+    """A neuron has pulled a job and holds a slot for it.
+
+    The reply is the work to do. `NotFoundError`: there is nothing to do any more, the job can be
+    forgotten. A `RefusedError`: not this neuron, or not now; the job goes back into the queue.
+    """
+
+    request_id: str
+    neuron_id: str
+    job: int
+    """Number of the job in the queue. An earlier job of the same request is void."""
+    deliveries: int = Field(default=1, ge=1)
+    """How often the queue has handed the job out, this time included."""
