@@ -2,6 +2,8 @@
 """The rules that need no bus: kept frames, slots, counts, restarts, assembly."""
 
 import json
+import random
+from collections import Counter
 
 import pytest
 
@@ -11,7 +13,7 @@ from helexa.neuron.outbox import Outbox
 from helexa.neuron.rate import Rate
 from helexa.neuron.restarts import RestartPolicy
 from helexa.neuron.retention import Retention
-from helexa.neuron.slots import SlotPool
+from helexa.neuron.slots import Slot, SlotPool
 from helexa.neuron.splice import Splicer
 from helexa.protocol.errors import BusyError, UnavailableError
 from helexa.protocol.frames import unpack_frame
@@ -97,6 +99,30 @@ def test_the_host_bound_holds_over_all_models() -> None:
     held[0].release()
     assert (pool.busy, pool.free) == (2, 1)
     pool.take("b")
+
+
+def test_two_bounds_at_once_never_hold_a_slot_in_vain() -> None:
+    pool, chance = SlotPool(limit=7), random.Random(13)  # noqa: S311 - not a secret
+    for model in "abc":
+        pool.offer(model, 3)
+    held: list[tuple[str, Slot]] = []
+    for _ in range(5_000):
+        if held and chance.random() < 0.5:
+            held.pop(chance.randrange(len(held)))[1].release()
+            continue
+        model = chance.choice("abc")
+        has_room = pool.busy_of(model) < 3 and pool.busy < 7
+        try:
+            held.append((model, pool.take(model)))
+        except BusyError:
+            assert not has_room
+        else:
+            assert has_room
+        taken = Counter(model for model, _ in held)
+        assert {model: pool.busy_of(model) for model in "abc"} == {m: taken[m] for m in "abc"}
+    for _, slot in held:
+        slot.release()
+    assert (pool.busy, pool.free) == (0, 7)
 
 
 def test_without_a_bound_the_host_takes_what_its_models_take() -> None:
