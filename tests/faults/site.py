@@ -190,7 +190,7 @@ class Site:
         began = time.monotonic()
         async with asyncio.timeout(within_s):
             for gateway in self.gateways:
-                while not await self._answers(gateway):
+                while not await self.answers(gateway, MODEL):
                     await asyncio.sleep(LOOK_S)
             for neuron in self.neurons:
                 while not await self._has_model(neuron):
@@ -214,6 +214,26 @@ class Site:
                     each.running.wait()
         known = {pid for each in self.processes.values() for pid in each.known}
         return late + [f"process {pid} is left" for pid in known if psutil.pid_exists(pid)]
+
+    async def add_model(
+        self,
+        name: str = MODEL,
+        *,
+        slots: int = SLOTS,
+        neurons: tuple[str, ...] = (),
+        on_every_neuron: bool = True,
+    ) -> None:
+        """Let `neurons`, else every one or one of them, serve the engine's model as `name`."""
+        policy: Json = {"on_every_neuron": True} if on_every_neuron else {"max_replicas": 1}
+        config: Json = {
+            "backend_kind": "openai_proxy",
+            "listen_endpoint": f"http://127.0.0.1:{self.engine_link.port}",
+            "upstream_model": MODEL,
+            "slots": slots,
+            "policy": {"pinned_neurons": neurons} if neurons else policy,
+            "capability": {"continues_partial": True},
+        }
+        await self.orchestrate("PUT", f"/api/models/{name}", config)
 
     async def counters(self) -> dict[str, int]:
         """Return what the engine does now, by itself."""
@@ -284,23 +304,12 @@ class Site:
             Process(name, argv, self.logs / f"{name}.log", f"{url}/readyz", environment, link)
         )
 
-    async def add_model(self, name: str = MODEL, *, on_every_neuron: bool = True) -> None:
-        """Put a model into the catalogue that the paced engine serves."""
-        policy = {"on_every_neuron": True} if on_every_neuron else {"max_replicas": 1}
-        config: Json = {
-            "backend_kind": "openai_proxy",
-            "listen_endpoint": f"http://127.0.0.1:{self.engine_link.port}",
-            "slots": SLOTS,
-            "policy": policy,
-            "capability": {"continues_partial": True},
-        }
-        await self.orchestrate("PUT", f"/api/models/{name}", config)
-
-    async def _answers(self, gateway: str) -> bool:
+    async def answers(self, gateway: str, model: str) -> bool:
+        """Return whether a chat is answered."""
         message = {"role": "user", "content": Order(tokens=1).prompt()}
         with contextlib.suppress(httpx.HTTPError):
             answer = await self.http.post(
-                f"{gateway}/v1/chat/completions", json={"model": MODEL, "messages": [message]}
+                f"{gateway}/v1/chat/completions", json={"model": model, "messages": [message]}
             )
             return answer.status_code == 200
         return False

@@ -10,6 +10,7 @@ from tests.faults.conftest import Record
 from tests.faults.engine import MODEL
 from tests.faults.faults import FAULTS, TARGETS, defects, heal, leaks, strike, target_of
 from tests.faults.load import Load, clients
+from tests.faults.report import row
 from tests.faults.site import Site, running_site
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -25,6 +26,7 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
         yield running
 
 
+@pytest.mark.accepts("NET-3", "PORT-7")
 @pytest.mark.parametrize("kind", TARGETS)
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_every_request_ends_and_nothing_leaks(
@@ -42,21 +44,7 @@ async def test_every_request_ends_and_nothing_leaks(
         await load.answered(12)
     leaked = await leaks(site)
     logged = [line for each in site.processes.values() for line in defects(each)]
-    errors = dict(load.details("error"))
-    record(
-        case=f"{kind} {fault}",
-        requests=len(load.outcomes),
-        answers=load.count("answer"),
-        resumed=sum(each.resumed > 0 for each in load.outcomes),
-        repeated=sum(each.repeated > 0 for each in load.outcomes),
-        errors=load.count("error"),
-        wrong=load.count("wrong"),
-        hung=load.count("hung"),
-        leaked=len(leaked),
-        slowest_s=f"{max(each.took_s for each in load.outcomes):.1f}",
-        back_s=f"{back_s:.1f}",
-        codes=", ".join(f"{count}x {code}" for code, count in errors.items()),
-    )
+    record(**row(f"{kind} {fault}", load, leaked, back_s))
     assert leaked == []
     assert logged == []
     assert load.details("hung") == {}
