@@ -17,6 +17,7 @@ from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 
 from helexa.bus import headers
+from helexa.bus.closing import close, drop_socket
 from helexa.bus.connection import Connection
 from helexa.bus.context import DEADLINE, Deadline
 from helexa.bus.reply_tokens import ReplyTokens
@@ -76,17 +77,7 @@ class Bus:
             self._connecting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._connecting
-        if self.client.is_connected:
-            with contextlib.suppress(nats.errors.Error, asyncio.TimeoutError):
-                await self.client.flush(timeout=2)
-        try:
-            await self.client.close()
-        except asyncio.CancelledError:
-            # Stopping a reconnection, nats-py cancels what it then waits for itself.
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-        self._drop_socket()
+        await close(self.client)
 
     @property
     def is_connected(self) -> bool:
@@ -269,17 +260,12 @@ class Bus:
 
     async def _on_error(self, error: Exception) -> None:
         if not self.client.is_connected:
-            self._drop_socket()
+            drop_socket(self.client)
         text = f"{type(error).__name__}: {error}"
         if text != self.last_error:
             self.last_error = text
             level = logging.INFO if self.connection.may_be_refused else logging.WARNING
             _log.log(level, "bus_error", extra={"error": text})
-
-    def _drop_socket(self) -> None:
-        # nats-py forgets the socket of an attempt that failed, which would stay open.
-        if (transport := self.client._transport) is not None:  # noqa: SLF001 - no other name
-            transport.close()
 
     async def _on_disconnected(self) -> None:
         if not self._leaving:

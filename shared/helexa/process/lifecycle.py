@@ -130,9 +130,9 @@ def _give_up() -> None:
 
 def _place_of(task: asyncio.Task[Any]) -> str:
     awaited: object = task.get_coro()
-    place = ""
+    places: list[str] = []
     while inspect.iscoroutine(awaited):
         line = awaited.cr_frame.f_lineno if awaited.cr_frame else 0
-        place = f"{awaited.cr_code.co_qualname}:{line}"
+        places.append(f"{awaited.cr_code.co_qualname}:{line}")
         awaited = awaited.cr_await
-    return place
+    return " > ".join(places)
