@@ -2,6 +2,7 @@
 """llama.cpp with the default model: how it is started, why it fails, what it measures."""
 
 import asyncio
+import json
 import os
 import socket
 import sys
@@ -321,6 +322,14 @@ async def test_a_large_model_embeds_where_its_configuration_says_so(
 
     assert after(words, "--pooling") == "mean"
     assert "-ub" not in words
+
+
+@pytest.mark.parametrize("slots", [3, 12])
+async def test_a_model_takes_any_number_of_slots(make: Make, slots: int) -> None:
+    backend = make(slots=slots, context_tokens=512)
+    await start(backend)
+
+    assert json.loads(await backend.embed(b'{"input": "hello"}'))["data"]
 
 
 async def test_a_program_of_the_host_gets_the_same_flags(make: Make) -> None:

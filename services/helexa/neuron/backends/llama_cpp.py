@@ -28,6 +28,8 @@ _USUAL_CONTEXT_TOKENS = 8192
 """The most that a slot gets unasked: the memory for a context is taken at the start, for each
 slot, and for the context that a large model was trained with it exceeds most hosts."""
 _SMALL_BATCH_TOKENS = 2048
+_BATCH_TOKENS = 512
+"""What llama.cpp takes at once unless it is told."""
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -136,14 +138,20 @@ class LlamaCppBackend(SpawnedBackend):
         if not self._embeds:
             return []
         flags = ["--embeddings"]
-        # A text to embed must fit one batch. That of a large chat model stays at 512: it would
+        # A text to embed must fit one batch. That of a large chat model stays small: it would
         # reserve a row of the whole vocabulary for each token.
         if self._header.is_embedding_model:
-            return [*flags, "-b", str(context), "-ub", str(context)]
+            return [*flags, *self._batch(context)]
         if self._is_small:
-            batch = str(min(context, _SMALL_BATCH_TOKENS))
-            flags += ["-b", batch, "-ub", batch]
+            flags += self._batch(min(context, _SMALL_BATCH_TOKENS))
+        elif _BATCH_TOKENS % self.slots:
+            flags += self._batch(_BATCH_TOKENS)
         return [*flags, "--pooling", "mean"]
+
+    def _batch(self, tokens: int) -> list[str]:
+        # Taking the mean of a batch that the slots do not divide ends in an assertion.
+        whole = str(max(self.slots, tokens - tokens % self.slots))
+        return ["-b", whole, "-ub", whole]
 
     def _workloads(self, modalities: Mapping[str, object]) -> tuple[str, ...]:
         if self._header.is_embedding_model:
