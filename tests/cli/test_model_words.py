@@ -35,12 +35,13 @@ def fields(line: str) -> dict[str, object]:
             },
         ),
         (
-            "m --endpoint https://host/v1 --upstream-model big --api-key-file /k",
+            "m --endpoint http://h/v1 --upstream-model big --api-key-file /k --continuation none",
             {
                 "backend_kind": "openai_proxy",
-                "listen_endpoint": "https://host/v1",
+                "listen_endpoint": "http://h/v1",
                 "upstream_model": "big",
                 "api_key_file": "/k",
+                "continuation": "none",
             },
         ),
         (

@@ -15,6 +15,7 @@ from helexa.bus.client import Bus
 from helexa.bus.connection import Connection
 from helexa.bus.resources import Durability, ensure_resources
 from helexa.neuron.admission import Applicant
+from helexa.neuron.backends.continuing import Fields, after_assistant_message
 from helexa.neuron.backends.interface import Backend, EventStream
 from helexa.neuron.execution import Pace
 from helexa.neuron.joining import JoinToken, Site
@@ -149,6 +150,9 @@ class ScriptedBackend:
 
     async def complete(self, body: bytes) -> EventStream:
         return await self.chat(body)
+
+    def continued_chat(self, fields: Fields, text: str) -> Fields:
+        return after_assistant_message(fields, text)
 
     async def embed(self, body: bytes) -> bytes:
         self._runtimes.bodies.append(body)

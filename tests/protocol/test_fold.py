@@ -126,6 +126,26 @@ def test_only_the_first_terminal_frame_of_a_gateway_counts() -> None:
     assert len(frames) == 1
 
 
+def test_a_gateway_ends_an_answer_at_a_frame_in_whatever_order_that_is_heard() -> None:
+    end = Frame(1, 2, 2, FrameKind.DONE, [{}, None, {}])
+    sent = [data("a", 1, 0), data("a", 1, 1), error("a", 1, 2), (CONTROL_AUTHOR, end)]
+    for first in range(4):
+        fold = Fold()
+        frames = read(fold, [opening("a"), *sent[first:], *sent[:first]])
+        assert [frame.kind for frame in frames if frame.kind == FrameKind.DATA] == [3, 3]
+        assert frames[-1] is end
+        assert fold.closed
+        assert read(fold, [data("a", 1, 3), (CONTROL_AUTHOR, end)]) == []
+
+
+def test_what_is_missing_before_a_gateways_end_is_a_hole() -> None:
+    fold = Fold()
+    end = Frame(1, 2, 2, FrameKind.DONE, [{}, None, {}])
+    assert len(read(fold, [opening("a"), data("a", 1, 0), (CONTROL_AUTHOR, end)])) == 1
+    assert fold.hole() == Hole(1, "a", 1, 2)
+    assert read(fold, [data("a", 1, 1)])[-1] is end
+
+
 def test_an_attached_gateway_becomes_the_owner() -> None:
     fold = Fold()
     attach = Frame(1, 0, 0, FrameKind.ATTACH, ["gate2"])

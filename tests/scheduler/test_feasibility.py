@@ -44,6 +44,7 @@ class Host:
     context: int | None = 1000
     workloads: tuple[str, ...] = (Workload.CHAT,)
     price: int | None = None
+    continues: bool = False
     experience: Experience = field(default_factory=Experience)
 
     @property
@@ -53,7 +54,11 @@ class Host:
             state=self.state or "",
             servable=self.servable,
             slots_total=self.slots,
-            capability=ModelCapability(workloads=self.workloads, max_context_tokens=self.context),
+            capability=ModelCapability(
+                workloads=self.workloads,
+                max_context_tokens=self.context,
+                continues_partial=self.continues,
+            ),
             price=Price(output_per_million_tokens=self.price),
         )
         status = NeuronStatus(
@@ -83,6 +88,7 @@ def workload(
     exclude: tuple[str, ...] = (),
     hints: UserHints | None = None,
     config: ModelConfig | None = None,
+    continues: bool = False,
 ) -> feasibility.Workload:
     request = ScheduleRequest(
         request_id="r",
@@ -93,6 +99,7 @@ def workload(
         max_tokens=answer,
         exclude_neurons=exclude,
         hints=hints or UserHints(),
+        continues=continues,
     )
     known = config or ModelConfig(model=MODEL, backend_kind="any")
     return feasibility.Workload(request, known, stale_after_s=3.0)
@@ -121,6 +128,8 @@ PLAIN = workload()
         (Host(), workload(needs=("chat",)), None, ""),
         (Host(), workload(needs=("chat", "vision")), Obstacle.MODALITY, "cannot do vision"),
         (Host(), workload(prompt=1000, answer=400), None, ""),
+        (Host(continues=True), workload(continues=True), None, ""),
+        (Host(), workload(continues=True), Obstacle.MODALITY, "go on from a partial answer"),
         (Host(), workload(prompt=1001, answer=400), Obstacle.CONTEXT, "less than 1001 tokens"),
         (Host(context=None), workload(prompt=10**6), None, ""),
         (

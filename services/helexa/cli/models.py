@@ -14,13 +14,18 @@ from helexa.cli.loading import show_loading
 from helexa.cli.reach import add_reach_arguments, orchestrator
 from helexa.cli.views import ModelList, model_table
 from helexa.process.settings import SettingsError
-from helexa.protocol.messages.models import BackendKind
+from helexa.protocol.messages.models import BackendKind, ContinuationWay
 
 KINDS = (
     BackendKind.LLAMA_CPP,
     BackendKind.VLLM,
     BackendKind.OPENAI_PROXY,
     BackendKind.COMMAND,
+)
+WAYS = (
+    ContinuationWay.ASSISTANT_MESSAGE,
+    ContinuationWay.CONTINUE_FINAL_MESSAGE,
+    ContinuationWay.NONE,
 )
 
 
@@ -112,6 +117,11 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--api-key-file", metavar="PATH", help="a file on the neuron with that server's key"
     )
     parser.add_argument(
+        "--continuation",
+        choices=WAYS,
+        help="how it is told to go on from a partial answer; known for llama_cpp and vllm",
+    )
+    parser.add_argument(
         "--command",
         metavar="'PROGRAM ARGUMENTS'",
         help="what to run instead; ${PORT}, ${MODEL_PATH} and others are filled in",
@@ -139,6 +149,7 @@ def model_fields(arguments: argparse.Namespace) -> dict[str, object]:
         "aliases": arguments.alias,
         "listen_endpoint": arguments.endpoint,
         "upstream_model": arguments.upstream_model,
+        "continuation": arguments.continuation,
         "api_key_file": arguments.api_key_file,
         "command": shlex.split(arguments.command or ""),
         "args": arguments.arg,

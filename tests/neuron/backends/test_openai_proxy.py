@@ -69,7 +69,8 @@ async def test_it_is_asked_with_its_own_key_and_name_and_answers_with_ours(
                 await exchange.stream(event + b"\n\ndata: [DONE]\n\n")
 
     url = (await serve(script)).url
-    backend = await start(proxy(url, upstream_model="their-model", api_key_file=str(key)))
+    options = {"upstream_model": "their-model", "continuation": "continue_final_message"}
+    backend = await start(proxy(url, api_key_file=str(key), **options))
     stream = await backend.chat(b'{"model":"m","messages":["\xc3\xa9"],"stream":true}')
     events = [json.loads(event) async for batch in stream for event in batch]
     embedded = json.loads(await backend.embed(b'{"model":"m","input":"x"}'))
@@ -79,6 +80,7 @@ async def test_it_is_asked_with_its_own_key_and_name_and_answers_with_ours(
     assert json.loads(seen[1][1]) == {"model": "their-model", "messages": ["é"], "stream": True}
     assert all("Authorization: Bearer their-key\r\n" in head for head, _ in seen)
     assert (backend.slots, backend.capability.max_context_tokens) == (16, 900)
+    assert backend.capability.continues_partial
     await backend.stop(1)
 
 
@@ -97,6 +99,7 @@ async def test_a_server_with_the_same_name_gets_the_body_as_it_is(serve: Serve) 
     await backend.chat(b'{ "model" : "m" }')
 
     assert bodies[1:] == [b'{ "model" : "m" }']
+    assert not backend.capability.continues_partial
     await backend.stop(1)
 
 

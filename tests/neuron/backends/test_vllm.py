@@ -106,6 +106,7 @@ async def test_its_context_is_read_from_what_it_lists(make: Make) -> None:
 
     assert backend.capability.max_context_tokens == 2048
     assert backend.slots == 32
+    assert backend.capability.continues_partial
 
 
 @pytest.mark.parametrize(
