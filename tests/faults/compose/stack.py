@@ -22,7 +22,7 @@ from helexa.protocol.naming import random_id
 ROOT = Path(__file__).parents[3]
 REQUIRED = "HELEXA_REQUIRE_ENGINE"
 """Where this variable is set, a missing engine is a failure."""
-WITHIN_S = 240.0
+WITHIN_S = 90.0
 LOOK_S = 0.25
 
 

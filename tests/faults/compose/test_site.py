@@ -206,5 +206,5 @@ async def test_a_neuron_on_another_network_joins_by_a_token(stack: Stack, tmp_pa
     with neuron_elsewhere(stack, token) as container:
         async with stack.client() as client:
             assert await chat(client) == ANSWER
-        name = stack.sh(container, "cat /var/lib/helexa/neurons/*/node-id")
+        name = stack.sh(container, "cat /var/lib/helexa/neurons/*/node-id").strip()
         assert name in await asyncio.to_thread(stack.cli, "neuron", "inspect")
