@@ -28,7 +28,7 @@ from helexa.cli.commands import COMMANDS
 from helexa.cli.config import KINDS
 from helexa.cli.parser import command_parser
 from helexa.neuron.tiny.files import model_path
-from helexa.process.settings import ServiceSettings, load_settings
+from helexa.process.settings import COMMON_NAMES, load_settings
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 RUN = ("sh", "python")
@@ -112,7 +112,7 @@ def test_a_page_has_no_block_that_nothing_checks(page: Path) -> None:
         assert block.language in (*RUN, *READ, *SHOWN), f"{title(page)}:{block.line}"
         if block.language == "toml":
             tables = {name for name, table in tomllib.loads(block.text).items() if table}
-            assert tables <= {*KINDS, *ServiceSettings.model_fields}, f"{title(page)}:{block.line}"
+            assert tables <= {*KINDS, *COMMON_NAMES}, f"{title(page)}:{block.line}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=title)

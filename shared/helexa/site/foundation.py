@@ -35,7 +35,7 @@ NATS = "nats"
 CLUSTER_PORT = 6222
 
 _SECRET_BITS = 160
-_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _TAKEN = {Path(SERVICES_FILE).stem, Path(NEURONS_FILE).stem}
 
 
