@@ -16,6 +16,7 @@ from helexa.protocol.errors import (
     BadRequestError,
     DrainingError,
     ForbiddenError,
+    RefusedError,
     ShuttingDownError,
     WorkCancelledError,
 )
@@ -39,6 +40,7 @@ _log = logging.getLogger(__name__)
 
 RESEND_BYTES = 512 * 1024
 """Of kept frames, so much goes into one answer; the asker asks again for the rest."""
+MAX_REVOKED = 1024
 LAST_FRAME_S = 1.0
 """How long the terminal frame of an answer may take once its backend has let go."""
 REPUBLISH_BEFORE_S = 5.0
@@ -73,6 +75,8 @@ class Executor:
         self._running: set[Execution] = set()
         self._heard: dict[str, float] = {}
         self._deaf_since_s: float | None = None
+        self._revoked: dict[tuple[str, int], None] = {}
+        """Attempts that were cancelled before they came."""
 
     @property
     def running(self) -> int:
@@ -99,6 +103,7 @@ class Executor:
         """
         execution = self._find(request.request_id, request.attempt)
         if execution is None:
+            self._revoke(request)
             return Cancelled(state="unknown")
         if request.owner != execution.owner:
             raise ForbiddenError("only the owner of a request may cancel it")
@@ -180,6 +185,8 @@ class Executor:
     def _begin(self, request: ExecuteRequest) -> None:
         if self.is_draining:
             raise DrainingError
+        if (request.request_id, request.attempt) in self._revoked:
+            raise RefusedError("it was cancelled before it came")
         token = request_token(request.request_id)
         if not (is_token(request.home) and is_token(token)):
             raise BadRequestError("not a request id of a gateway", param="request_id")
@@ -209,6 +216,12 @@ class Executor:
             self._run(execution), name=f"execute-{request.request_id}"
         )
         execution.task.add_done_callback(lambda task: self._on_done(task, execution))
+
+    def _revoke(self, request: CancelRequest) -> None:
+        # An order comes later than its cancellation where its body comes another way.
+        self._revoked[request.request_id, request.attempt] = None
+        if len(self._revoked) > MAX_REVOKED:
+            del self._revoked[next(iter(self._revoked))]
 
     def _supersede(self, request: ExecuteRequest) -> None:
         for attempt, earlier in self._known.get(request.request_id, {}).items():
