@@ -65,6 +65,7 @@ class Run:
     request: ExecuteRequest
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     kept: list[bytes] = field(default_factory=list)
+    error: HelexaError | None = None
     seq: int = 0
     event: int = 0
 
@@ -94,6 +95,7 @@ class Run:
         await self._publish(self.event, FrameKind.DONE, *parts, lost=lost)
 
     async def fail(self, error: HelexaError) -> None:
+        self.error = error
         await self._publish(
             self.event, FrameKind.ERROR, error.to_reply().model_dump(), None, Timings().model_dump()
         )
@@ -266,7 +268,10 @@ class Neuron:
             self.runs.append(run)
             self.began.set()
             await self.script(run)
-            await pulled.done()
+            if run.error is None:
+                await pulled.done()
+            else:
+                await pulled.put_back(0.5)
 
     async def claim(self, pulled: Delivery) -> ExecuteRequest:
         job = unpack(BulkJob, pulled.data)

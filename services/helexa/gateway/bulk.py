@@ -23,6 +23,7 @@ from helexa.protocol.errors import (
     HelexaError,
     NoCapacityError,
     QueueFullError,
+    RateLimitedError,
     ShuttingDownError,
     UnavailableError,
 )
@@ -69,6 +70,7 @@ class BulkDesk:
 
         Raises:
             QueueFullError: too much waits already.
+            RateLimitedError: the same for the caller's key.
             NoCapacityError: no neuron had room in time.
             NeverFitsError: no neuron could ever run the model.
             HelexaError: what the scheduler says of the request.
@@ -128,7 +130,10 @@ class BulkDesk:
             return job
         bounds = self._bounds()
         everything, of_key = self._jobs.count(work.standing.key)
-        if everything >= bounds.places or of_key >= bounds.places_of_key:
+        if of_key >= bounds.places_of_key:
+            text = "Too much bulk work of this key waits."
+            raise RateLimitedError(text, retry_after_s=RETRY_AFTER_S)
+        if everything >= bounds.places:
             raise QueueFullError("Too much bulk work waits.", retry_after_s=RETRY_AFTER_S)
         job = Job(work, answer, course)
         self._jobs.enter(job)
@@ -149,17 +154,18 @@ class BulkDesk:
 
     async def _offer(self, job: Job) -> None:
         """Put the job into the queue, in place of one that is lost."""
+        subject = subject_of(subjects.BULK, model=encode_token(job.work.model))
         job.offered.clear()
         try:
-            job.sequence = await self._put(job)
+            job.sequence = await self._queue.put(subject, self._told(job))
         finally:
             job.offered.set()
 
-    async def _put(self, job: Job) -> int:
+    def _told(self, job: Job) -> bytes:
         work = job.work
-        told = BulkJob(request_id=work.request_id, gateway=self._me, model=ModelId(work.model))
-        subject = subject_of(subjects.BULK, model=encode_token(work.model))
-        return await self._queue.put(subject, pack(told))
+        return pack(
+            BulkJob(request_id=work.request_id, gateway=self._me, model=ModelId(work.model))
+        )
 
     async def _wait(self, job: Job, deadline: float) -> None:
         """Return when the job is claimed; the first in line makes sure that it can be."""
@@ -181,7 +187,7 @@ class BulkDesk:
         for job in self._jobs.waiting(model):
             if job.claimer or (job.sequence and is_whole) or not job.offered.is_set():
                 continue
-            if job.sequence and await self._queue.holds(job.sequence):
+            if job.sequence and await self._queue.holds(job.sequence, self._told(job)):
                 is_whole = True
                 continue
             _log.warning("job_lost", extra={"request": job.work.request_id})

@@ -71,19 +71,21 @@ class WorkQueue:
         except (TimeoutError, nats.errors.Error) as error:
             raise UnavailableError("the queue cannot be written") from error
 
-    async def holds(self, sequence: int) -> bool:
+    async def holds(self, sequence: int, data: bytes) -> bool:
         """Whether the message is still in the queue, or with a puller.
+
+        A stream that was lost and made anew counts from 1: the number alone does not tell.
 
         Raises:
             UnavailableError: the stream cannot be reached.
         """
         try:
-            await self._bus.jetstream.get_msg(self._stream, sequence)
+            found = await self._bus.jetstream.get_msg(self._stream, sequence)
         except nats.js.errors.NotFoundError:
             return False
         except (TimeoutError, nats.errors.Error) as error:
             raise UnavailableError("the queue cannot be read") from error
-        return True
+        return found.data == data
 
     async def withdraw(self, sequence: int) -> None:
         """Take a message out again; nothing happens to one that is not there.
