@@ -90,7 +90,7 @@ class Lease:
         return entry.revision if entry and entry.value.instance == self.instance else None
 
     async def _release(self) -> None:
-        if self.is_held:
+        if self.is_held and self._bucket.bus.is_connected:
             self._revision = None
             with contextlib.suppress(HelexaError):
                 await self._bucket.delete(self.name)
