@@ -24,7 +24,7 @@ from helexa.bus.client import Bus
 from helexa.protocol.errors import BackendError, BusyError
 from helexa.protocol.messages.execution import ExecuteReply, ExecuteRequest
 
-CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
 
 
 def key_of(name: str) -> str:
@@ -37,7 +37,7 @@ def digest_of(name: str) -> str:
 
 def said(run: Run) -> str:
     """Return what the chat of `run` says."""
-    text: str = json.loads(run.request.body)["messages"][0]["content"]
+    text: str = json.loads(run.request.body)["prompt"]
     return text
 
 
@@ -118,15 +118,12 @@ class Crowd:
     def ask(
         self, name: str, text: str = "hi", *, priority: str = "", tier: str | None = None
     ) -> asyncio.Task[httpx.Response]:
-        """Send a chat with the key of `name`, or without one."""
-        body: dict[str, object] = {
-            "model": MODEL,
-            "messages": [{"role": "user", "content": text}],
-        }
+        """Send a prompt with the key of `name`, or without one: bulk chats wait elsewhere."""
+        body: dict[str, object] = {"model": MODEL, "prompt": text}
         if tier is not None:
             body["service_tier"] = tier
         headers = {"x-helexa-priority": priority} if priority else {}
-        task = asyncio.create_task(self.http(name).post(CHAT, json=body, headers=headers))
+        task = asyncio.create_task(self.http(name).post(COMPLETIONS, json=body, headers=headers))
         self.tasks.append(task)
         self._asked.append(task)
         return task

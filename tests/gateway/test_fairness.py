@@ -9,7 +9,7 @@ import httpx
 import pytest
 from tests.gateway.conftest import MODEL, Site
 from tests.gateway.roles import PATIENCE_S, Run
-from tests.gateway.slotted import CHAT, Crowd, SlottedNeuron, crowd, digest_of, said, slotted
+from tests.gateway.slotted import COMPLETIONS, Crowd, SlottedNeuron, crowd, digest_of, said, slotted
 
 from helexa.protocol import subjects
 from helexa.protocol.messages.events import MetricsReport
@@ -94,7 +94,7 @@ async def test_a_class_that_does_not_exist_is_400(site: Site) -> None:
     many = await crowd(site, 1, "ada")
     header = await many.ask("ada", priority="urgent")
     field = await many.ask("ada", tier="gold")
-    number = await many.http("ada").post(CHAT, json={"model": MODEL, "service_tier": 1})
+    number = await many.http("ada").post(COMPLETIONS, json={"model": MODEL, "service_tier": 1})
     for answer, name in (
         (header, "x-helexa-priority"),
         (field, "service_tier"),
