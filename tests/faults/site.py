@@ -28,6 +28,7 @@ from tests.faults.order import Order
 
 from helexa.process.parent import die_with_parent
 from helexa.process.settings import current_environment
+from helexa.protocol.messages.models import ContinuationWay
 from helexa.site.config import SiteConfig
 from helexa.site.layout import DataDir
 from helexa.site.server import write_configuration
@@ -231,7 +232,7 @@ class Site:
             "upstream_model": MODEL,
             "slots": slots,
             "policy": {"pinned_neurons": neurons} if neurons else policy,
-            "capability": {"continues_partial": True},
+            "continuation": ContinuationWay.ASSISTANT_MESSAGE,
         }
         await self.orchestrate("PUT", f"/api/models/{name}", config)
 
