@@ -38,7 +38,7 @@ from helexa.process.lifecycle import Life
 from helexa.process.metrics import Metrics
 from helexa.process.version import software_version
 from helexa.protocol import resources, subjects
-from helexa.protocol.errors import HelexaError, ShuttingDownError
+from helexa.protocol.errors import ShuttingDownError
 from helexa.protocol.messages.models import ModelConfig
 from helexa.protocol.messages.neurons import NeuronStatus
 from helexa.protocol.messages.routing import GatewayBeat
@@ -221,11 +221,7 @@ class Gateway:
         # A log in memory starts empty with its server.
         await restore_resources(self.bus, Role.GATEWAY, durability_of(self._settings))
         self._bulk.look()
-        for answer in self._inbox.readers:
-            try:
-                await self._inbox.renew_control(answer, at_once=True)
-            except HelexaError as error:
-                _log.info("not_renewed", extra={"code": error.code})
+        await self._inbox.renew_all()
 
 
 def part_of(limit: int, gateways: int) -> int:

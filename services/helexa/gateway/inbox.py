@@ -35,10 +35,12 @@ class Inbox:
         self._answers: dict[str, Answer] = {}
         self._readers: set[Answer] = set()
         self._mending: dict[Answer, asyncio.Task[None]] = {}
+        self._renewing: asyncio.Task[None] | None = None
 
     async def subscribe(self) -> None:
         """Begin to receive."""
         await self.bus.subscribe_raw(pattern_of(subjects.TOKENS, home=self.me), self._take)
+        await self.bus.subscribe_raw(subjects.TOKENS_LEADER, self._on_leader)
 
     def open(self, answer: Answer) -> None:
         """Begin to deliver the frames of an answer whose home is this gateway."""
@@ -157,6 +159,14 @@ class Inbox:
         for data in answer.control:
             await self.bus.publish_raw(self.control_subject(answer), data)
 
+    async def renew_all(self) -> None:
+        """Publish the control frames of every answer anew: the log may have lost some."""
+        for answer in self.readers:
+            try:
+                await self.renew_control(answer, at_once=True)
+            except HelexaError as error:
+                _log.info("not_renewed", extra={"code": error.code})
+
     def control_subject(self, answer: Answer) -> str:
         """Return where gateways publish about `answer`."""
         return subject_of(
@@ -165,6 +175,12 @@ class Inbox:
 
     def _must_renew(self, answer: Answer, now: float) -> bool:
         return bool(answer.control) and now - answer.control_at >= RENEW_CONTROL_S
+
+    def _on_leader(self, subject: str, data: bytes) -> None:
+        # Without a leader the log keeps nothing for seconds (seen), and a lost frame of a neuron is
+        # sent again, but without its opening nobody elsewhere can know what an answer is.
+        del subject, data
+        self._renewing = asyncio.create_task(self.renew_all(), name="renew")
 
     def _take(self, subject: str, data: bytes) -> None:
         _, author, token = subject.rsplit(".", 2)

@@ -143,6 +143,7 @@ def _messages_in(role: Role, neuron: str | None) -> Iterator[str]:
             yield _WIDER.get(event.subject) or pattern_of(event.subject, **own)
     if role is Role.GATEWAY:
         yield pattern_of(subjects.TOKENS)
+        yield subjects.TOKENS_LEADER
     if role in SERVICES:
         yield from subjects.discovery_patterns(f"helexa-{role}")
 
