@@ -70,6 +70,38 @@ def test_a_second_time_keeps_every_key_and_says_it_is_not_new(tmp_path: Path) ->
     assert files(tmp_path) == before
 
 
+@pytest.mark.accepts("RM-15")
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("gateway", {"gateway/keys/gateway.nk"}),
+        ("system", {"provisioner/keys/system.nk"}),
+        ("api-key", {"gateway/secrets/gateway.key", "operator/secrets/gateway.key"}),
+    ],
+)
+def test_one_key_is_renewed_and_the_old_one_is_known_nowhere(
+    tmp_path: Path, name: str, changed: set[str]
+) -> None:
+    found(tmp_path)
+    before = files(tmp_path)
+    seeds = {before[Path(key)].strip() for key in changed}
+    publics = {Identity(seed).public for seed in seeds if seed.startswith("SU")}
+
+    founded = found_site(tmp_path, Servers(("nats",), tmp_path / "store"), [name])
+
+    after = files(tmp_path)
+    keys = {str(each) for each, text in after.items() if text != before[each]}
+    assert {each for each in keys if not each.endswith(".conf")} == changed
+    assert founded.is_new == (name == "api-key")
+    for text in after.values():
+        assert not [each for each in (*seeds, *publics) if each in text]
+
+
+def test_a_key_that_is_not_there_cannot_be_renewed(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no key 'nothing'"):
+        found_site(tmp_path, Servers(("nats",), tmp_path), ["nothing"])
+
+
 def test_a_place_that_was_lost_is_made_again(tmp_path: Path) -> None:
     key = found(tmp_path).api_key
     for file in (tmp_path / "gateway").rglob("*"):

@@ -25,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store", metavar="PATH", required=True, help="where each server keeps its streams"
     )
+    parser.add_argument(
+        "--renew",
+        metavar="KEY",
+        action="append",
+        help="make this key anew: the name of a role, system, api-key or orchestrator-key",
+    )
     parser.add_argument("--api-url", metavar="URL", help="the API's address, to be printed")
     parser.add_argument("--portal-url", metavar="URL", help="the portal's address, to be printed")
 
@@ -32,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Found the site, and print its addresses and, the first time, its key."""
     names = tuple(arguments.server or (DEFAULT_SERVER,))
-    founded = found_site(Path(arguments.directory), Servers(names, Path(arguments.store)))
+    servers = Servers(names, Path(arguments.store))
+    renewed = [name for name in arguments.renew or () if name]
+    founded = found_site(Path(arguments.directory), servers, renewed)
     rows = [
         ("API", arguments.api_url),
         ("Portal", arguments.portal_url),
@@ -45,5 +53,5 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _headline(founded: Founded) -> str:
     if founded.is_new:
-        return f"{founded.name} is a new site. Its key is shown this once."
+        return f"{founded.name} has a new key, which is shown this once."
     return f"{founded.name} keeps its keys; its configuration is that of this version."

@@ -7,7 +7,7 @@ what is the operator's own. Where these are volumes of containers, nobody can re
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,9 @@ SERVED_ROLES = (Role.GATEWAY, Role.SCHEDULER, Role.PROVISIONER, Role.PORTAL)
 OPERATOR = "operator"
 NATS = "nats"
 CLUSTER_PORT = 6222
+SYSTEM = "system"
+API_KEY = "api-key"
+ORCHESTRATOR_KEY = "orchestrator-key"
 
 _SECRET_BITS = 160
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
@@ -63,17 +66,20 @@ class Founded:
     """Whether its key was made just now."""
 
 
-def found_site(path: Path, servers: Servers) -> Founded:
-    """Make what the site below `path` lacks; no key that is there changes.
+def found_site(path: Path, servers: Servers, renewed: Collection[str] = ()) -> Founded:
+    """Make what the site below `path` lacks; no key that is there changes unless it is `renewed`.
 
-    The servers' configuration is written anew, as this version wants it.
+    The servers' configuration is written anew, as this version wants it. What uses a key that was
+    renewed has to be started again, after the servers have read their configuration.
 
     Raises:
-        SettingsError: a server cannot be called so.
+        SettingsError: a server cannot be called so, or there is no such key.
         KeyFileError: a key of the site cannot be used.
         EnrolledFileError: the file of enrolled neurons is damaged.
     """
     _check(servers.names)
+    for name in renewed:
+        _forget(path, name)
     operator = DataDir(path / OPERATOR)
     create_secret(operator.secrets / "name", f"site-{random_id(40)}\n")
     name = read_secret(operator.secrets / "name")
@@ -84,6 +90,21 @@ def found_site(path: Path, servers: Servers) -> Founded:
     _share_key(operator.orchestrator_key, DataDir(path / Role.PROVISIONER).orchestrator_key)
     is_new = _share_key(operator.gateway_key, DataDir(path / Role.GATEWAY).gateway_key)
     return Founded(name, read_secret(operator.gateway_key), is_new)
+
+
+def _forget(path: Path, name: str) -> None:
+    """Remove the key `name` from every place."""
+    operator, provisioner = DataDir(path / OPERATOR), DataDir(path / Role.PROVISIONER)
+    files = {
+        **{role.value: (key,) for role, key in _role_keys(path).items()},
+        SYSTEM: (provisioner.system_key,),
+        API_KEY: (operator.gateway_key, DataDir(path / Role.GATEWAY).gateway_key),
+        ORCHESTRATOR_KEY: (operator.orchestrator_key, provisioner.orchestrator_key),
+    }
+    if name not in files:
+        raise SettingsError(f"--renew: there is no key {name!r}; known are {', '.join(files)}")
+    for file in files[name]:
+        file.unlink(missing_ok=True)
 
 
 def _check(names: tuple[str, ...]) -> None:
