@@ -75,6 +75,8 @@ class Stack:
     port: int
     portal_port: int
     nats_port: int
+    given_key: str = ""
+    """The API key, where it is no longer the one of the first start."""
     volumes: set[str] = field(default_factory=set)
     """Volumes of containers that may be gone by the end; scaling leaves those without a name."""
 
@@ -101,6 +103,11 @@ class Stack:
         """Return what one of the operator's commands prints."""
         return self("run", "--rm", "--no-deps", "cli", *words).strip()
 
+    def renew(self, key: str) -> str:
+        """Return what the init step prints when it makes a key anew."""
+        command = self.compose.compose_command_property
+        return run("env", f"HELEXA_RENEW={key}", *command, "run", "--rm", "--no-deps", "init")
+
     async def says(self, service: str, text: str) -> None:
         """Return when a container of the service has said so."""
         async with asyncio.timeout(WITHIN_S):
@@ -110,6 +117,8 @@ class Stack:
     @property
     def key(self) -> str:
         """The API key, as the first start prints it."""
+        if self.given_key:
+            return self.given_key
         (line,) = [each for each in self("logs", "init").splitlines() if "API key" in each]
         return line.split()[-1]
 
@@ -249,6 +258,17 @@ class Load:
         async with asyncio.timeout(WITHIN_S):
             while self.answered < wanted:
                 await asyncio.sleep(LOOK_S)
+
+    def row(self, case: str) -> dict[str, object]:
+        """Return what the table of faults says of this load."""
+        hung = sum("Timeout" in failure for failure in self.failures)
+        return {
+            "case": case,
+            "requests": self.answered + len(self.failures),
+            "answers": self.answered,
+            "clear errors": len(self.failures) - hung,
+            "hung": hung,
+        }
 
     async def _work(self, *, is_stream: bool) -> None:
         while not self._ending.is_set():

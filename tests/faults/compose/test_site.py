@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from openai import AuthenticationError
+from tests.faults.conftest import Record
 
 from .stack import ANSWER, Load, Stack, chat, neuron_elsewhere, run, stack_up, with_files
 
@@ -116,7 +117,7 @@ def test_each_container_can_read_only_what_is_its_own(stack: Stack) -> None:
 
 
 @pytest.mark.accepts("DEP-6")
-async def test_a_scaled_site_answers_500_chats_at_once(stack: Stack) -> None:
+async def test_a_scaled_site_answers_500_chats_at_once(stack: Stack, record: Record) -> None:
     await stack.scale(gateway=2, scheduler=2, provisioner=2, neuron=3)
 
     async with stack.client() as client:
@@ -124,6 +125,7 @@ async def test_a_scaled_site_answers_500_chats_at_once(stack: Stack) -> None:
             *(chat(client, is_stream=number % 2 == 0) for number in range(500))
         )
 
+    record(case="compose: 500 chats at once", requests=500, answers=answers.count(ANSWER))
     assert set(answers) == {ANSWER}
 
 
@@ -140,7 +142,9 @@ async def test_each_replica_of_a_neuron_has_an_id_and_a_key_of_its_own(stack: St
     assert stack.sh(first, script).split() in found
 
 
-async def test_gateways_come_and_go_under_load_and_nothing_is_lost(stack: Stack) -> None:
+async def test_gateways_come_and_go_under_load_and_nothing_is_lost(
+    stack: Stack, record: Record
+) -> None:
     await stack.scale(gateway=1)
     async with stack.client() as client, Load(client).running(12) as load:
         await load.at_least(50)
@@ -149,10 +153,13 @@ async def test_gateways_come_and_go_under_load_and_nothing_is_lost(stack: Stack)
         await stack.scale(gateway=2)
         await load.at_least(100)
 
+    record(**load.row("compose: 1 -> 4 -> 2 gateways"))
     assert load.failures == []
 
 
-async def test_neurons_come_and_go_under_load_and_nothing_is_lost(stack: Stack) -> None:
+async def test_neurons_come_and_go_under_load_and_nothing_is_lost(
+    stack: Stack, record: Record
+) -> None:
     await stack.scale(neuron=1)
     async with stack.client() as client, Load(client).running(12) as load:
         await load.at_least(50)
@@ -161,6 +168,7 @@ async def test_neurons_come_and_go_under_load_and_nothing_is_lost(stack: Stack) 
         await stack.scale(neuron=1)
         await load.at_least(100)
 
+    record(**load.row("compose: 1 -> 3 -> 1 neurons"))
     assert load.failures == []
 
 
@@ -193,6 +201,48 @@ async def test_a_client_that_leaves_ends_the_work(stack: Stack) -> None:
             await http.post("/chat/completions", json=body, timeout=0.2)
 
     await stack.says("neuron", '"outcome": "cancelled"')
+
+
+async def test_gateways_that_are_killed_cost_only_what_they_had(
+    stack: Stack, record: Record
+) -> None:
+    await stack.scale(gateway=3)
+    async with stack.client() as client, Load(client).running(12) as load:
+        await load.at_least(30)
+        await asyncio.to_thread(run, "docker", "kill", *stack.containers("gateway")[:2])
+        await load.at_least(100)
+        await stack.scale(gateway=3)
+        await load.at_least(30)
+
+    record(**load.row("compose: two of three gateways kill -9"))
+    assert len(load.failures) <= 12, load.failures
+    assert not [failure for failure in load.failures if "No gateway" in failure]
+
+
+@pytest.mark.accepts("RM-15")
+async def test_keys_are_renewed_and_the_old_ones_are_of_no_use(stack: Stack) -> None:
+    old = stack.key
+    (new,) = [
+        line.split()[-1]
+        for line in (await asyncio.to_thread(stack.renew, "api-key")).splitlines()
+        if "API key" in line
+    ]
+    assert "API key" not in await asyncio.to_thread(stack.renew, "gateway")
+
+    await asyncio.to_thread(stack, "kill", "--signal", "HUP", "nats")
+    await asyncio.to_thread(stack, "restart", "gateway")
+    await asyncio.to_thread(stack, "up", "--detach", "--wait", "--no-recreate", "gateway")
+
+    async with stack.client() as client:
+        assert await chat(client.with_options(api_key=new)) == ANSWER
+        with pytest.raises(AuthenticationError):
+            await chat(client.with_options(api_key=old))
+    (gateway,) = stack.containers("gateway")
+    kept = stack.sh(gateway, "cat /var/lib/helexa/secrets/gateway.key")
+    await asyncio.to_thread(stack.renew, "")
+    stack.given_key = kept.strip()
+    async with stack.client() as client:
+        assert await chat(client) == ANSWER
 
 
 @pytest.mark.accepts("DEP-2")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from tests.faults.conftest import Record
 
 from .stack import ANSWER, Load, Stack, chat, run, stack_up
 
@@ -33,7 +34,9 @@ def test_every_stream_is_kept_by_all_three_and_synced(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("server", SERVERS)
-async def test_a_server_dies_under_load_and_chats_go_on(stack: Stack, server: str) -> None:
+async def test_a_server_dies_under_load_and_chats_go_on(
+    stack: Stack, server: str, record: Record
+) -> None:
     (name,) = stack.containers(server)
     async with stack.client(timeout_s=40) as client, Load(client).running(WORKERS) as load:
         await load.at_least(40)
@@ -42,6 +45,7 @@ async def test_a_server_dies_under_load_and_chats_go_on(stack: Stack, server: st
         await asyncio.to_thread(stack, "up", "--detach", "--wait", "--no-recreate", server)
         await load.at_least(40)
 
+    record(**load.row(f"compose: {server} of three kill -9"))
     # What was on its way through the server may end in one error each, and nothing later.
     assert len(load.failures) <= WORKERS, load.failures
     async with stack.client() as client:
