@@ -14,6 +14,7 @@ from typing import Any
 import uvloop
 
 from helexa.bus.client import Bus
+from helexa.process.limits import allow_open_files
 from helexa.process.settings import SettingsError
 from helexa.process.signals import Stop, stop_on_signals
 from helexa.protocol.errors import HelexaError
@@ -82,6 +83,7 @@ def run_process(
     (said in one line). Whatever hangs, the process is gone `stop_within_s` after it was asked to
     stop, with 1, and has written what it waited for.
     """
+    allow_open_files()
     try:
         return uvloop.run(_live(main, stop_within_s))
     finally:
