@@ -276,9 +276,8 @@ class Neuron:
     async def claim(self, pulled: Delivery) -> ExecuteRequest:
         job = unpack(BulkJob, pulled.data)
         asked = ClaimRequest(
-            request_id=job.request_id,
+            ticket=job.ticket,
             neuron_id=self.name,
-            job=pulled.sequence,
             deliveries=pulled.deliveries,
         )
         return await self.bus.request(

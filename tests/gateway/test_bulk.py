@@ -2,6 +2,7 @@
 """Bulk work at the gateway: queued, claimed by neurons that pull, answered as any other."""
 
 import asyncio
+import hashlib
 import shutil
 import time
 from collections.abc import Awaitable, Callable
@@ -15,6 +16,7 @@ from typing_extensions import override
 
 from helexa.gateway.authority import Caller, Claim, SettingsAuthority
 from helexa.protocol import resources, subjects
+from helexa.protocol.codec import unpack
 from helexa.protocol.errors import (
     BackendError,
     BusyError,
@@ -25,7 +27,7 @@ from helexa.protocol.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from helexa.protocol.messages.bulk import ClaimRequest
+from helexa.protocol.messages.bulk import BulkJob, ClaimRequest
 from helexa.protocol.messages.execution import ExecuteRequest, TokenUsage
 from helexa.protocol.messages.provisioning import Ensured
 from helexa.protocol.naming import encode_token
@@ -73,10 +75,8 @@ async def until_queued(site: Site, jobs: int) -> None:
     await until(are_there)
 
 
-async def claim(
-    neuron: Neuron, gateway: str, request_id: str, job: int, *, by: str = ""
-) -> ExecuteRequest:
-    asked = ClaimRequest(request_id=request_id, neuron_id=by or neuron.name, job=job)
+async def claim(neuron: Neuron, gateway: str, ticket: str, *, by: str = "") -> ExecuteRequest:
+    asked = ClaimRequest(ticket=ticket, neuron_id=by or neuron.name)
     return await neuron.bus.request(
         subjects.CLAIM,
         asked,
@@ -136,18 +136,18 @@ async def test_a_job_is_given_to_one_neuron_and_to_it_again_if_it_did_not_hear(
     other.has_room.clear()
     asking = asyncio.create_task(ask(http))
     await soon(neuron.began.wait())
-    order, job = neuron.runs[0].request, neuron.pulled[0].sequence
-    assert await claim(neuron, order.owner, order.request_id, job) == order
+    order, ticket = neuron.runs[0].request, unpack(BulkJob, neuron.pulled[0].data).ticket
+    assert await claim(neuron, order.owner, ticket) == order
     with pytest.raises(BusyError):
-        await claim(other, order.owner, order.request_id, job)
+        await claim(other, order.owner, ticket)
     with pytest.raises(NotFoundError):
-        await claim(other, order.owner, order.request_id, job + 1)
+        await claim(other, order.owner, f"{ticket}x")
     with pytest.raises(ForbiddenError):
-        await claim(other, order.owner, order.request_id, job, by=neuron.name)
+        await claim(other, order.owner, ticket, by=neuron.name)
     may_speak.set()
     assert text_of(await asking) == "Hello, world"
     with pytest.raises(NotFoundError):
-        await claim(other, order.owner, order.request_id, job)
+        await claim(other, order.owner, ticket)
 
 
 async def test_a_client_that_leaves_the_queue_takes_its_job_along(
@@ -343,6 +343,49 @@ async def test_a_neuron_that_cannot_do_it_does_not_get_it(
     assert neuron.runs == []
     answer.cancel()
     await asyncio.gather(answer, return_exceptions=True)
+
+
+async def test_who_cannot_have_one_job_gets_the_next(
+    http: httpx.AsyncClient, site: Site, neuron: Neuron
+) -> None:
+    neuron.has_room.clear()
+    unwanted = asyncio.create_task(ask(http, helexa={"avoid_neurons": [neuron.name]}))
+    await until_queued(site, 1)
+    wanted = asyncio.create_task(ask(http))
+    await until_queued(site, 2)
+    neuron.has_room.set()
+    assert text_of(await wanted) == "Hello, world"
+    other = await site.neuron("n.2")
+    assert text_of(await unwanted) == "Hello, world"
+    assert len(other.runs) == 1
+    await until_queued(site, 0)
+
+
+async def test_keys_take_turns_however_much_one_of_them_has_queued(
+    site: Site, neuron: Neuron
+) -> None:
+    served: list[str] = []
+    one_at_a_time = asyncio.Lock()
+
+    async def script(run: Run) -> None:
+        async with one_at_a_time:
+            served.append(run.request.account)
+            await hello(run)
+
+    neuron.script = script
+    neuron.has_room.clear()
+    keys = [hashlib.sha256(key.encode()).hexdigest() for key in ("many", "few")]
+    running = await site.gateway(api_keys=keys)
+    many, few = site.http(running, "many"), site.http(running, "few")
+    waiting = [asyncio.create_task(ask(many)) for _ in range(20)]
+    await until_queued(site, 20)
+    waiting += [asyncio.create_task(ask(few)) for _ in range(3)]
+    await until_queued(site, 23)
+    neuron.has_room.set()
+    for answer in await asyncio.gather(*waiting):
+        assert text_of(answer) == "Hello, world"
+    assert served.count(keys[1]) == 3
+    assert [key for key in served[:8] if key == keys[1]] == [keys[1]] * 3
 
 
 async def test_a_gateway_that_stops_sends_away_who_waits(site: Site, neuron: Neuron) -> None:

@@ -39,6 +39,7 @@ class Lane:
         self.orders: dict[str, ExecuteRequest | HelexaError] = {}
         self.claims: asyncio.Queue[ClaimRequest] = asyncio.Queue()
         self.subjects: list[str] = []
+        self.sequence = 0
         self._service = Service(rig.gateway.bus, "gateway", instance=random_id(40), version="0")
 
     async def serve(self) -> None:
@@ -48,9 +49,10 @@ class Lane:
         """Put a job into the queue; it can be claimed unless `answer` says otherwise."""
         request = self.gateway.request(model=self.model, **changes)
         self.orders[request.request_id] = answer or request
-        job = BulkJob(request_id=request.request_id, gateway=self.gateway.name, model=request.model)
+        # Tickets have names of their own; here they are called like the requests.
+        job = BulkJob(ticket=request.request_id, gateway=self.gateway.name, model=request.model)
         subject = subject_of(subjects.BULK, model=encode_token(self.model))
-        await self.queue.put(subject, pack(job))
+        self.sequence = await self.queue.put(subject, pack(job))
         return request
 
     async def claimed(self) -> ClaimRequest:
@@ -73,7 +75,7 @@ class Lane:
     async def _claim(self, asked: ClaimRequest) -> ExecuteRequest:
         self.subjects.append(SUBJECT.get())
         self.claims.put_nowait(asked)
-        answer = self.orders[asked.request_id]
+        answer = self.orders[asked.ticket]
         if isinstance(answer, HelexaError):
             raise answer
         return answer
@@ -113,7 +115,7 @@ async def test_bulk_work_leaves_a_slot_to_interactive_requests(rig: Rig, lane: L
     interactive = await rig.runtimes.script()
     assert lane.claims.empty()
     script.answer("one")
-    await rig.gateway.ended(next(job for job in jobs if job.request_id == first.request_id))
+    await rig.gateway.ended(next(job for job in jobs if job.request_id == first.ticket))
     interactive.answer("mine")
     for _ in range(2):
         await lane.claimed()
@@ -180,10 +182,10 @@ async def test_a_job_that_is_not_ours_now_is_put_back(rig: Rig, lane: Lane) -> N
     first = await lane.claimed()
     lane.orders[request.request_id] = request
     second = await lane.claimed()
-    assert (first.job, first.deliveries, second.job, second.deliveries) == (
-        first.job,
+    assert (first.ticket, first.deliveries, second.ticket, second.deliveries) == (
+        second.ticket,
         1,
-        first.job,
+        first.ticket,
         2,
     )
     (await rig.runtimes.script()).answer("now")
@@ -215,7 +217,7 @@ async def test_cancelled_work_frees_its_slot_and_is_for_its_gateway_to_withdraw(
     rig: Rig, lane: Lane
 ) -> None:
     request = await lane.offer()
-    job = (await lane.claimed()).job
+    await lane.claimed()
     await rig.runtimes.script()
     await rig.gateway.bus.request(
         subjects.CANCEL,
@@ -223,7 +225,7 @@ async def test_cancelled_work_frees_its_slot_and_is_for_its_gateway_to_withdraw(
         deadline_s=PATIENCE_S,
         neuron=rig.gateway.token,
     )
-    await lane.queue.withdraw(job)
+    await lane.queue.withdraw(lane.sequence)
     await rig.gateway.ended(request)
     await lane.until_empty()
     assert lane.claims.empty()

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """Bulk work at its gateway: it waits in the site's queue until a neuron with room claims it.
 
-A request has at most one job that counts. The job says where to claim; the request stays here.
+What waits there is a ticket: it says where to claim, and the request stays here. A gateway has as
+many tickets in the queue as requests that wait.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from helexa.bus.workqueue import WorkQueue
 from helexa.gateway.answer import Answer
 from helexa.gateway.dispatch import Course, Dispatcher
-from helexa.gateway.jobs import Job, Jobs
+from helexa.gateway.jobs import Job, Jobs, Ticket
 from helexa.gateway.line import Bounds
 from helexa.gateway.work import Work
 from helexa.process.metrics import Metrics
@@ -93,8 +94,8 @@ class BulkDesk:
         """Let go of a request that has ended, or is placed by others."""
         job = self._jobs.remove(work.request_id)
         # What a neuron has finished it takes out of the queue itself.
-        if job is not None and job.sequence and not is_answered:
-            self._loosely(self._queue.withdraw(job.sequence))
+        if job is not None and job.ticket.sequence and not is_answered:
+            self._loosely(self._queue.withdraw(job.ticket.sequence))
 
     def hear(self, model: str, room: int, _: str) -> None:
         """Take in what a neuron reports of `model`."""
@@ -125,8 +126,7 @@ class BulkDesk:
         job = self._jobs.get(work.request_id)
         if job is not None:
             # The queue hands it out again, before others: its neuron has died or put it back.
-            job.wait_anew()
-            self._jobs.enter(job, is_first=True)
+            self._jobs.enter_again(job)
             return job
         bounds = self._bounds()
         everything, of_key = self._jobs.count(work.standing.key)
@@ -143,7 +143,7 @@ class BulkDesk:
 
     async def _enter(self, job: Job) -> None:
         """Offer a job that can be done; one that was begun before waits for whatever it takes."""
-        is_new = not job.sequence
+        is_new = not job.answer.fold.assignments
         try:
             await self._dispatcher.look(job.work, job.course, loads=self._is_first(job))
         except UnavailableError:
@@ -153,19 +153,18 @@ class BulkDesk:
             await self._offer(job)
 
     async def _offer(self, job: Job) -> None:
-        """Put the job into the queue, in place of one that is lost."""
-        subject = subject_of(subjects.BULK, model=encode_token(job.work.model))
-        job.offered.clear()
+        """Put a ticket for the job into the queue, in place of one that is lost."""
+        ticket, model = self._jobs.new_ticket(job), job.work.model
+        ticket.is_on_its_way = True
         try:
-            job.sequence = await self._queue.put(subject, self._told(job))
+            ticket.sequence = await self._queue.put(
+                subject_of(subjects.BULK, model=encode_token(model)), self._told(ticket, model)
+            )
         finally:
-            job.offered.set()
+            ticket.is_on_its_way = False
 
-    def _told(self, job: Job) -> bytes:
-        work = job.work
-        return pack(
-            BulkJob(request_id=work.request_id, gateway=self._me, model=ModelId(work.model))
-        )
+    def _told(self, ticket: Ticket, model: str) -> bytes:
+        return pack(BulkJob(ticket=ticket.name, gateway=self._me, model=ModelId(model)))
 
     async def _wait(self, job: Job, deadline: float) -> None:
         """Return when the job is claimed; the first in line makes sure that it can be."""
@@ -182,12 +181,14 @@ class BulkDesk:
         job.claimed.result()
 
     async def _mend(self, model: str) -> None:
-        """Offer again what the queue has lost: its oldest job shows whether there is any."""
+        """Offer again what the queue has lost: its oldest ticket shows whether there is any."""
         is_whole = False
         for job in self._jobs.waiting(model):
-            if job.claimer or (job.sequence and is_whole) or not job.offered.is_set():
+            ticket = job.ticket
+            if job.claimer or ticket.is_on_its_way or (ticket.sequence and is_whole):
                 continue
-            if job.sequence and await self._queue.holds(job.sequence, self._told(job)):
+            told = self._told(ticket, model)
+            if ticket.sequence and await self._queue.holds(ticket.sequence, told):
                 is_whole = True
                 continue
             _log.warning("job_lost", extra={"request": job.work.request_id})

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
-"""Claims of bulk work: a neuron has pulled a job and asks what to do.
+"""Claims of bulk work: a neuron has pulled a ticket and asks what to do.
 
-Whoever claims a job that was replaced, or that of a request that has ended, is told to forget it.
+It gets the request whose turn it is. Whoever has the ticket of a request that has ended is told to
+forget it.
 """
 
 import time
@@ -70,40 +71,41 @@ class Claims:
         return order
 
     async def _claim(self, asked: ClaimRequest, author: str) -> ExecuteRequest:
-        job = await self._find(asked)
-        if job.claimer:
-            if job.claimer == author and job.order is not None and not job.is_begun:
+        holder = self._jobs.holder(asked.ticket)
+        if holder is None:
+            raise NotFoundError("nothing waits under this ticket")
+        if holder.claimer:
+            if holder.claimer == author and holder.order is not None and not holder.is_begun:
                 # It did not get the first reply.
-                return job.order
+                return holder.order
             raise BusyError("another neuron has it", retry_after_s=NOT_NOW_S)
-        self._check_suits(job, asked.neuron_id)
+        job = self._choose(holder, asked.neuron_id)
         job.claimer = author
         try:
             await self._hold(job)
             job.order = await self._assign(job, author)
         except BusyError:
             job.claimer = ""
+            self._jobs.put_back(job)
             raise
         except HelexaError as error:
             if self._jobs.waits(job):
                 job.fail(error)
             raise NotFoundError("the request has ended") from error
+        self._jobs.use(job)
         return job.order
 
-    async def _find(self, asked: ClaimRequest) -> Job:
-        job = self._jobs.get(asked.request_id)
-        if job is not None:
-            # It may be pulled before we hear under which number it was stored.
-            await job.offered.wait()
-            if asked.job == job.sequence:
-                return job
-        raise NotFoundError("there is nothing to do for this request")
+    def _choose(self, holder: Job, neuron_id: str) -> Job:
+        """Return the job whose turn it is, for whoever has the ticket of `holder`."""
+        serving = self._fleet.serving(holder.work.model, time.monotonic())
 
-    def _check_suits(self, job: Job, neuron_id: str) -> None:
-        serving = self._fleet.serving(job.work.model, time.monotonic())
-        refused = objection(job.work, neuron_id, job.course.failed, serving)
-        if refused is not None:
-            raise BusyError(refused, retry_after_s=NOT_YOU_S)
+        def suits(job: Job) -> bool:
+            return objection(job.work, neuron_id, job.course.failed, serving) is None
+
+        job = self._jobs.give(holder, suits)
+        if job is None:
+            raise BusyError("nothing that waits is for this neuron", retry_after_s=NOT_YOU_S)
+        return job
 
     async def _hold(self, job: Job) -> None:
         """Set aside what the request may cost, once; while the books are away it waits on."""

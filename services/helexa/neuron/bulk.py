@@ -129,7 +129,7 @@ class BulkWork:
             _log.warning("job_unreadable", extra={"model": model, "error": error.message})
             await pulled.done()
             return
-        if job.request_id in self._carried:
+        if job.ticket in self._carried:
             # Our word that it goes on was lost.
             await pulled.in_progress()
             return
@@ -144,14 +144,13 @@ class BulkWork:
             await self._decline(job, pulled, error)
             return
         self._shop.meters.bulk_job("taken")
-        tasks.create_task(self._carry(order, pulled), name=f"carry-{job.request_id}")
+        tasks.create_task(self._carry(job, order, pulled), name=f"carry-{order.request_id}")
 
     async def _begin(self, job: BulkJob, pulled: Delivery) -> ExecuteRequest:
         """Claim a job at its gateway and begin what that says."""
         asked = ClaimRequest(
-            request_id=job.request_id,
+            ticket=job.ticket,
             neuron_id=self._executor.neuron_id,
-            job=pulled.sequence,
             deliveries=pulled.deliveries,
         )
         # The slot is held before the claim, so that what is given to us can begin.
@@ -183,12 +182,12 @@ class BulkWork:
         else:
             await pulled.put_back(NO_ANSWER_S)
         self._shop.meters.bulk_job(outcome)
-        extra = {"request_id": job.request_id, "code": error.code, "outcome": outcome}
+        extra = {"gateway": job.gateway, "code": error.code, "outcome": outcome}
         _log.debug("job_declined", extra=extra)
 
-    async def _carry(self, order: ExecuteRequest, pulled: Delivery) -> None:
+    async def _carry(self, job: BulkJob, order: ExecuteRequest, pulled: Delivery) -> None:
         """Keep the job from others until the work has ended, then say what becomes of it."""
-        self._carried.add(order.request_id)
+        self._carried.add(job.ticket)
         ending = asyncio.create_task(self._executor.ending_of(order.request_id, order.attempt))
         try:
             while not (await asyncio.wait({ending}, timeout=PROGRESS_S))[0]:
@@ -200,7 +199,7 @@ class BulkWork:
         finally:
             ending.cancel()
             self._shop.room.end()
-            self._carried.discard(order.request_id)
+            self._carried.discard(job.ticket)
 
     def _wait_s(self, model: str) -> float | None:
         if not (self._shop.is_open() and self._serves(model)):

@@ -8,9 +8,10 @@ from helexa.protocol.messages.models import ModelId
 
 
 class BulkJob(Message):
-    """One request in the queue; the request itself stays at its gateway."""
+    """A place in the queue. What is to be done stays at the gateway."""
 
-    request_id: str
+    ticket: str
+    """Names this place; the gateway knows which request it stands for."""
     gateway: str
     """Where to claim it."""
     model: ModelId
@@ -23,9 +24,7 @@ class ClaimRequest(Message):
     forgotten. A `RefusedError`: not this neuron, or not now; the job goes back into the queue.
     """
 
-    request_id: str
+    ticket: str
     neuron_id: str
-    job: int
-    """Number of the job in the queue. An earlier job of the same request is void."""
     deliveries: int = Field(default=1, ge=1)
     """How often the queue has handed the job out, this time included."""
