@@ -113,11 +113,14 @@ async def foreign_server(folder: Path) -> AsyncIterator[dict[str, object]]:
         *words, "--api-key-file", str(key), stderr=asyncio.subprocess.PIPE
     )
     assert process.stderr is not None
-    line = b""
-    while not line.startswith(b"serving on "):
+    found = address = b""
+    while not found:
         line = await process.stderr.readline()
+        assert line, "the server ended"
+        # llama.cpp may have written the beginning of another line first.
+        _, found, address = line.partition(b"serving on ")
     yield {
-        "listen_endpoint": line.decode().removeprefix("serving on ").strip(),
+        "listen_endpoint": address.decode().strip(),
         "upstream_model": "their-name",
         "api_key_file": str(key),
     }
