@@ -32,6 +32,8 @@ DEFAULT_SITE = "default"
 ENROL_WITHIN_S = 15.0
 LOOK_S = 0.25
 """Pause between looks at a connection that does not come about."""
+REFUSED_LOOKS = 4
+"""One refusal of a good token was seen while other neurons were let in; a bad one stays refused."""
 _NAMED = re.compile(r"([^=:/]+)=(.+)")
 _REFUSALS = ("authorization", "authentication")
 
@@ -161,10 +163,12 @@ async def enrol(urls: tuple[str, ...], join: Identity, neuron_id: str, identity:
 
 
 async def _connected(bus: Bus) -> None:
+    refused_looks = 0
     while not bus.is_connected:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(bus.wait_connected(), LOOK_S)
-        if is_refused(bus):
+        refused_looks = refused_looks + 1 if is_refused(bus) else 0
+        if refused_looks >= REFUSED_LOOKS:
             raise UnauthorizedError(
                 "the site does not accept the join token; ask its operator for a new one"
             )
