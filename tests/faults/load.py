@@ -79,7 +79,8 @@ class Reading:
         event: dict[str, Any] = json.loads(data)
         if "error" in event:
             code = check_fields(event["error"])
-            raise ElsewhereError if "resume" in event["error"] else ClearError(code)
+            said = f"{code} ({event['error']['message']})"
+            raise ElsewhereError if "resume" in event["error"] else ClearError(said)
         if number is None or int(number) != self.next_event:
             raise WrongAnswerError(f"event {number} where {self.next_event} was due")
         self.next_event += 1
@@ -265,7 +266,12 @@ def check_status(answer: httpx.Response) -> None:
         raise WrongAnswerError(f"{answer.status_code} says x-should-retry: {told}")
     if told == "true" and not 1 <= int(answer.headers.get("retry-after", "0")) <= 120:
         raise WrongAnswerError(f"{answer.status_code} {code} names no time to retry after")
-    raise ElsewhereError if code == "shutting_down" else ClearError(f"{answer.status_code} {code}")
+    message = answer.json()["error"]["message"]
+    raise (
+        ElsewhereError
+        if code == "shutting_down"
+        else ClearError(f"{answer.status_code} {code} ({message})")
+    )
 
 
 def check_fields(error: dict[str, Any]) -> str:

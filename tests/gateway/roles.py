@@ -348,6 +348,7 @@ class Provisioner:
 
     def __init__(self, bus: Bus, answer: Ensured) -> None:
         self.answer = answer
+        self.error: HelexaError | None = None
         self.asked: list[EnsureRequest] = []
         self.was_asked = asyncio.Event()
         self.service = Service(bus, "provisioner", instance=instance_id(), version="0")
@@ -358,6 +359,8 @@ class Provisioner:
     async def _ensure(self, request: EnsureRequest) -> Ensured:
         self.asked.append(request)
         self.was_asked.set()
+        if self.error is not None:
+            raise self.error
         return self.answer
 
 

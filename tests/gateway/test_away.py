@@ -6,12 +6,14 @@ import asyncio
 import httpx
 from nats.aio.msg import Msg
 from tests.gateway.conftest import MODEL, Site
-from tests.gateway.roles import PATIENCE_S, Neuron, Scheduler, soon
+from tests.gateway.roles import PATIENCE_S, Neuron, Provisioner, Scheduler, soon
 
 from helexa.gateway.fleet import SILENT_S, Fleet
 from helexa.gateway.peers import Peers
 from helexa.protocol import subjects
+from helexa.protocol.errors import ModelLoadingError, UnavailableError
 from helexa.protocol.messages.neurons import NeuronStatus
+from helexa.protocol.messages.provisioning import Ensured
 from helexa.protocol.messages.routing import GatewayBeat
 
 CHAT = "/v1/chat/completions"
@@ -29,6 +31,23 @@ async def test_a_request_waits_for_a_scheduler_that_starts_again(
     again.targets.append(neuron.name)
     await again.serve()
     assert (await asyncio.wait_for(asking, PATIENCE_S)).status_code == 200
+
+
+async def test_a_cold_model_waits_for_a_provisioner_that_is_not_ready(
+    site: Site, neuron: Neuron
+) -> None:
+    http = site.http(await site.gateway())
+    site.scheduler.error = ModelLoadingError()
+    provisioner = Provisioner(site.bus, Ensured(state="loading"))
+    provisioner.error = UnavailableError("the site's state is being read")
+    await provisioner.serve()
+    asking = asyncio.create_task(http.post(CHAT, json=ASK))
+    await soon(provisioner.was_asked.wait())
+    provisioner.error = site.scheduler.error = None
+    while not asking.done():
+        await neuron.report()
+        await asyncio.sleep(0.05)
+    assert asking.result().status_code == 200
 
 
 async def test_a_scheduler_that_hangs_costs_a_moment_only(site: Site, neuron: Neuron) -> None:

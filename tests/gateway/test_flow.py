@@ -242,7 +242,7 @@ async def test_a_model_that_fits_nowhere_is_413(site: Site, neuron: Neuron) -> N
 async def test_without_a_provisioner_a_cold_model_is_503(site: Site, neuron: Neuron) -> None:
     assert neuron.name
     site.scheduler.error = ModelLoadingError()
-    http = site.http(await site.gateway())
+    http = site.http(await site.gateway(away_timeout_s=0.5))
     answer = await http.post(CHAT, json=ASK)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
 

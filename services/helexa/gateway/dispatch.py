@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from helexa.bus.client import Bus
 from helexa.gateway.answer import Answer
 from helexa.gateway.attempts import Attempts
+from helexa.gateway.away import Away
 from helexa.gateway.cancels import Cancels
 from helexa.gateway.continuation import Onward
 from helexa.gateway.fleet import Fleet
@@ -72,6 +73,7 @@ class Dispatcher:
         self._queue_timeout_s = queue_timeout_s
         self.cancels = Cancels(bus)
         self._schedulers = Schedulers(bus, away_timeout_s)
+        self._provisioner = Away(away_timeout_s)
 
     async def place(self, work: Work, answer: Answer, course: Course) -> None:
         """Return when a neuron has accepted the request.
@@ -237,7 +239,9 @@ class Dispatcher:
             model=ModelId(work.model), request_id=work.request_id, waiting=max(1, waiting)
         )
         try:
-            ensured = await self._bus.request(subjects.ENSURE, asked, deadline_s=ENSURE_DEADLINE_S)
+            ensured = await self._provisioner.ask(
+                lambda: self._bus.request(subjects.ENSURE, asked, deadline_s=ENSURE_DEADLINE_S)
+            )
         except (errors.NoRespondersError, errors.DeadlineExceededError) as error:
             raise errors.UnavailableError(
                 f"The model {work.model!r} is not loaded, and no provisioner answers.",
