@@ -4,12 +4,14 @@
 import asyncio
 import hashlib
 import re
+import time
 
 import httpx
 import pytest
 from tests.gateway.conftest import MODEL, Site
 from tests.gateway.roles import PATIENCE_S, GatewayProcess, Neuron, Run, home, soon
 
+from helexa.gateway import homes
 from helexa.protocol import subjects
 from helexa.protocol.frames import FrameKind, unpack_frame
 from helexa.protocol.naming import request_token
@@ -305,3 +307,27 @@ async def test_a_stream_survives_a_restart_of_the_server(site: Site, neuron: Neu
     assert numbers(answer.text) == [0, 1, 2]
     assert answer.text.endswith("data: [DONE]\n\n")
     assert (await http.post(CHAT, json=STREAM, timeout=PATIENCE_S)).status_code == 200
+
+
+async def test_what_is_kept_for_many_is_let_go_although_some_still_come(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(homes, "KEEP_S", 0.5)
+    await site.gateway()
+    rush = homes.Rush(site.bus, "gone")
+
+    def ignore(author: str, data: bytes) -> None:
+        del author, data
+
+    async def come_and_go() -> None:
+        while True:
+            await rush.join("answer", ignore)
+            await asyncio.sleep(0.01)
+            await rush.leave("answer", ignore)
+
+    coming = asyncio.create_task(come_and_go())
+    began = time.monotonic()
+    await soon(rush.serve())
+    took_s = time.monotonic() - began
+    coming.cancel()
+    assert took_s >= 0.5

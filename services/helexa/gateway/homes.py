@@ -8,6 +8,7 @@ neither does not exist yet.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import Counter, deque
@@ -26,7 +27,8 @@ TOGETHER_FROM = 10
 """From so many resumes of one home on, which come at once, they are served together."""
 AT_ONCE_S = 2.0
 KEEP_S = 10.0
-"""What was read for many is kept until nobody has come for so long."""
+"""What was read for many is kept for so long, and what came meanwhile. Then it is read anew if many
+still come: while only somebody does, it would grow with everything that is answered."""
 MAX_KEPT_BYTES = 128 * 1024 * 1024
 FRAME_OVERHEAD_BYTES = 300
 """Memory that a kept frame takes beside its own bytes."""
@@ -153,7 +155,7 @@ class Rush:
         self._news.set()
 
     async def serve(self) -> None:
-        """Read the log, then keep it up until nobody has come for a while."""
+        """Read the log, then keep it up for a while."""
         began = time.monotonic()
         try:
             self._unsubscribe = await _subscribe(self._bus, self._pattern, self._arrive)
@@ -167,8 +169,9 @@ class Rush:
             "read_together",
             extra={"resumes": len(self._readers), "seconds": round(time.monotonic() - began, 3)},
         )
-        while self._kept is not None and await self._has_news(KEEP_S):
-            pass
+        end = time.monotonic() + KEEP_S
+        while self._kept is not None and (rest_s := end - time.monotonic()) > 0:
+            await self._has_news(rest_s)
         self.forget()
 
     async def end(self) -> None:
@@ -178,14 +181,12 @@ class Rush:
         if self._unsubscribe is not None:
             await self._unsubscribe()
 
-    async def _has_news(self, within_s: float | None) -> bool:
+    async def _has_news(self, within_s: float | None) -> None:
+        """Return when somebody has come or left, or after `within_s`."""
         self._news.clear()
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._news.wait()
-        except TimeoutError:
-            return False
-        return True
 
     def _arrive(self, subject: str, data: bytes) -> None:
         self._keep(subject, Kept(data, 0))
