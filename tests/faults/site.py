@@ -36,7 +36,9 @@ from helexa.site.server import write_configuration
 UP_WITHIN_S = 60.0
 DOWN_WITHIN_S = 20.0
 LOOK_S = 0.05
-NEURONS = ("n1", "n2")
+REPLICAS = 2
+USUAL = 12
+"""Processes of a site; more of them take longer to start."""
 SLOTS = 16
 Json = dict[str, object]
 
@@ -133,7 +135,10 @@ class Process:
 class Site:
     """All processes of a site, and what can be read of their state."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, replicas: int = REPLICAS, neurons: int = 2) -> None:
+        self.replicas = replicas
+        """Gateways, schedulers and provisioners, of each so many."""
+        self.neuron_names = tuple(f"n{number}" for number in range(1, neurons + 1))
         self.data = DataDir(directory / "data")
         self.logs = directory / "logs"
         self.processes: dict[str, Process] = {}
@@ -166,9 +171,12 @@ class Site:
         self._add_server(store)
         self._add_engine()
         await stack.enter_async_context(self.engine_link.relaying())
-        for name in ("provisioner-1", "provisioner-2", "scheduler-1", "scheduler-2"):
-            await self._add_service(stack, name)
-        for name in (*NEURONS, "gateway-1", "gateway-2", "portal"):
+        numbers = range(1, self.replicas + 1)
+        for service in ("provisioner", "scheduler"):
+            for number in numbers:
+                await self._add_service(stack, f"{service}-{number}")
+        gateways = (f"gateway-{number}" for number in numbers)
+        for name in (*self.neuron_names, *gateways, "portal"):
             await self._add_service(stack, name)
 
     async def start(self, stack: AsyncExitStack, store: Path | None = None) -> None:
@@ -178,9 +186,10 @@ class Site:
             each.start()
             if each.name == "nats":
                 await each.until_ready()
-        await self.until_ready()
+        within_s = UP_WITHIN_S * max(1.0, len(self.processes) / USUAL)
+        await self.until_ready(within_s)
         await self.add_model()
-        await self.until_serving()
+        await self.until_serving(within_s)
 
     async def until_ready(self, within_s: float = UP_WITHIN_S) -> None:
         """Return when every process says that it is."""
@@ -288,7 +297,7 @@ class Site:
 
     async def _add_service(self, stack: AsyncExitStack, name: str) -> None:
         link = await stack.enter_async_context(Link(self.nats_port).relaying())
-        service = "neuron" if name in NEURONS else name.partition("-")[0]
+        service = "neuron" if name in self.neuron_names else name.partition("-")[0]
         address = f"127.0.0.1:{quiet_port()}"
         url = f"http://{address}"
         words = ["--nats-url", f"nats://127.0.0.1:{link.port}", "--data-dir", str(self.data.path)]
@@ -323,9 +332,11 @@ class Site:
 
 
 @contextlib.asynccontextmanager
-async def running_site(directory: Path, store: Path | None = None) -> AsyncIterator[Site]:
+async def running_site(
+    directory: Path, store: Path | None = None, *, replicas: int = REPLICAS, neurons: int = 2
+) -> AsyncIterator[Site]:
     """Run a site inside the block; at its end nothing of it may be left."""
-    site = Site(directory)
+    site = Site(directory, replicas=replicas, neurons=neurons)
     async with AsyncExitStack() as stack:
         try:
             await site.start(stack, store)
