@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """The table of what each fault did, shown at the end of the run."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,9 +43,11 @@ def pytest_terminal_summary(
 
 
 def table(rows: list[dict[str, object]]) -> list[str]:
-    """Return the rows as a Markdown table; they may have different columns."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    texts = [names, ["-"] * len(names), *([str(row.get(n, "")) for n in names] for row in rows)]
-    widths = [max(len(line[k]) for line in texts) for k in range(len(names))]
-    texts[1] = ["-" * width for width in widths]
-    return ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in texts]
+    """Return the rows as Markdown tables, one for each run of rows with the same columns."""
+    lines: list[str] = []
+    for columns, group in itertools.groupby(rows, key=tuple):
+        texts = [list(columns), *([str(value) for value in row.values()] for row in group)]
+        widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+        texts.insert(1, ["-" * width for width in widths])
+        lines += ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in texts] + [""]
+    return lines[:-1]
