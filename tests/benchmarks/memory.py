@@ -74,8 +74,8 @@ async def sample(
     return series
 
 
-def table(series: dict[str, Series], from_s: float) -> bool:
-    """Print the series; return whether all are flat."""
+def table(series: dict[str, Series], from_s: float) -> set[str]:
+    """Print the series; return which are flat."""
     print(
         f"RSS in MiB at the start, each minute's median, at the end; slope from {from_s:.0f} s on"
     )
@@ -90,7 +90,7 @@ def table(series: dict[str, Series], from_s: float) -> bool:
             f"| {'yes' if verdict.is_flat else 'NO'} | {_ends(each.files)} | {_ends(each.threads)} "
             f"| {statistics.fmean(each.cpu):.0f} % |"
         )
-    return all(verdict.is_flat for verdict in verdicts.values())
+    return {name for name, verdict in verdicts.items() if verdict.is_flat}
 
 
 def _by_minute(series: Series) -> list[float]:
