@@ -125,6 +125,8 @@ class Load:
         stays = {"x-helexa-resumable": "true"}
         stream = Stream(self._gateway(number), order.prompt(), headers=stays)
         asking = asyncio.create_task(stream.ask())
+        # Before the first event there is no name to ask for the rest by.
+        await stream.began.wait()
         await asyncio.wait({asking}, timeout=TOKENS / PACE / 2)
         stream.leave()
         await asking
