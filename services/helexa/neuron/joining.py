@@ -33,7 +33,7 @@ ENROL_WITHIN_S = 15.0
 LOOK_S = 0.25
 """Pause between looks at a connection that does not come about."""
 REFUSED_LOOKS = 4
-"""One refusal of a good token was seen while other neurons were let in; a bad one stays refused."""
+"""One refusal of a good token was seen once, at a site's start; a bad one stays refused."""
 _NAMED = re.compile(r"([^=:/]+)=(.+)")
 _REFUSALS = ("authorization", "authentication")
 
