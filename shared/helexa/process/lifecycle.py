@@ -3,6 +3,7 @@
 
 import asyncio
 import faulthandler
+import gc
 import inspect
 import logging
 import os
@@ -100,6 +101,7 @@ async def _live(main: Callable[[Life], Awaitable[None]], stop_within_s: float) -
             await asyncio.wait({setting_up, asked}, return_when=asyncio.FIRST_COMPLETED)
             if setting_up.done():
                 setting_up.result()
+                _settle_memory()
                 await asked
             else:
                 setting_up.cancel()
@@ -115,6 +117,12 @@ async def _live(main: Callable[[Life], Awaitable[None]], stop_within_s: float) -
             await life.end()
         _log.info("stopped", extra={"reason": stop.reason})
         return stop.exit_code
+
+
+def _settle_memory() -> None:
+    """Spare the collector what the start has made: it lives as long as the process."""
+    gc.collect()
+    gc.freeze()
 
 
 def _end_within(limit_s: float) -> None:
