@@ -50,6 +50,8 @@ class Answer:
         """Whether the client is further behind than it may be."""
         self.cut: Callable[[], object] | None = None
         """Ends the task that serves the client, which may be stuck in a write."""
+        self.interrupt: Callable[[], object] | None = None
+        """Ends what that task waits for before there is anything to read."""
         self.on_end: Callable[[], object] | None = None
         """Called when the last attempt has ended, before any client has been told."""
         self._buffer_bytes = buffer_bytes
@@ -100,16 +102,28 @@ class Answer:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    @property
+    def has_reason_to_stop(self) -> bool:
+        """Whether this reader ends, whatever comes."""
+        return self.client_gone or self.failure is not None
+
     def hang_up(self) -> None:
         """Note that the client is gone."""
         self.client_gone = True
-        self.wake()
+        self._stop_waiting()
 
     def fail(self, error: HelexaError) -> None:
         """End this reader by `error`."""
         if self.failure is None:
             self.failure = error
-            self.wake()
+            self._stop_waiting()
+
+    def _stop_waiting(self) -> None:
+        if self.interrupt is not None:
+            # Once: a second cancellation would be somebody else's.
+            interrupt, self.interrupt = self.interrupt, None
+            interrupt()
+        self.wake()
 
     def _cut_off(self) -> None:
         if self.cut is not None and not self.too_slow:

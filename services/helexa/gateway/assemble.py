@@ -5,11 +5,12 @@ import json
 import re
 from dataclasses import dataclass, field
 
-from helexa.gateway.fields import Fields
+from helexa.gateway.fields import Fields, decode
 from helexa.protocol.errors import BackendError
 from helexa.protocol.messages.execution import Operation, TokenUsage
 
 _MODEL = re.compile(rb'"model"\s*:\s*"(?:[^"\\]|\\.)*"')
+_NO_TIER = re.compile(rb'"service_tier"\s*:\s*null')
 _DATA = b"data:"
 
 
@@ -47,6 +48,12 @@ class Assembly:
     finish_reasons: list[str] = field(default_factory=list)
     _choices: dict[int, Fields] = field(default_factory=dict)
 
+    def emptied(self) -> "Assembly":
+        """Return the same answer without anything in it."""
+        return Assembly(
+            self.operation, self.public_id, self.model, self.created, self.service_tier
+        )
+
     def add(self, text: bytes) -> None:
         """Take in a piece of the stream.
 
@@ -55,8 +62,8 @@ class Assembly:
         """
         for event in events_of(text):
             try:
-                chunk = json.loads(event)
-            except ValueError as error:
+                chunk = decode(event)
+            except (ValueError, RecursionError) as error:
                 raise BackendError("the model's runtime sent an event that is no JSON") from error
             if isinstance(chunk, dict):
                 self._add_chunk(chunk)
@@ -172,6 +179,15 @@ def _joined(held: object, part: object) -> object:
         elif value is not None:
             joined[name] = value
     return joined
+
+
+def with_tier(body: bytes, tier: str | None) -> bytes:
+    """Return an answer's JSON with its `service_tier`; `None` leaves it as it is."""
+    if tier is None:
+        return body
+    field = b'"service_tier":"%b"' % tier.encode()
+    replaced, count = _NO_TIER.subn(field, body, count=1)
+    return replaced if count else body.replace(b"{", b"{" + field + b",", 1)
 
 
 def with_model(body: bytes, model: str) -> bytes:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from helexa.bus.client import Bus
 from helexa.protocol import subjects
 from helexa.protocol.errors import DeadlineExceededError, HelexaError, UnavailableError
-from helexa.protocol.messages.execution import CancelRequest, ExecuteReply
+from helexa.protocol.messages.execution import CancelRequest
 from helexa.protocol.naming import encode_token
 
 CANCEL_DEADLINE_S = 2.0
@@ -39,12 +39,6 @@ class Cancels:
         """Tell the neuron whose encoded id is `author`; returns at once."""
         self._begin(self._send(_Owed(asked, time.monotonic()), author))
 
-    def send_if_accepted(
-        self, asked: CancelRequest, author: str, asking: "asyncio.Future[ExecuteReply]"
-    ) -> None:
-        """The same, once `asking` shows that the neuron has accepted the request."""
-        self._begin(self._send_after(asking, asked, author))
-
     def heard(self, neuron_id: str) -> None:
         """Note that a neuron has reported, and so hears again."""
         if not self._owed:
@@ -71,15 +65,6 @@ class Cancels:
                 self._owed[author].append(owed)
         except HelexaError:
             return
-
-    async def _send_after(
-        self, asking: "asyncio.Future[ExecuteReply]", asked: CancelRequest, author: str
-    ) -> None:
-        try:
-            await asking
-        except HelexaError:
-            return
-        await self._send(_Owed(asked, time.monotonic()), author)
 
     def _forget(self, now_s: float) -> None:
         for author, owed in list(self._owed.items()):

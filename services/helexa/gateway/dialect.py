@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """Bodies of OpenAI's requests: what is asked, what it needs, and the body for the runtime."""
 
-import json
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from helexa.gateway import fields as check
 from helexa.gateway.conversation import BYTES_PER_TOKEN, PREFIX_BYTES, read_messages
-from helexa.gateway.fields import Fields, bad, unsupported
+from helexa.gateway.fields import Fields, bad, encode, unsupported
 from helexa.gateway.priority import FIELD, Priority, asked_priority
 from helexa.protocol.errors import BadRequestError, UnsupportedError
 from helexa.protocol.messages.execution import Operation
@@ -57,11 +56,11 @@ class Order:
     hints: UserHints = field(default_factory=UserHints)
 
     def body(self, model: str) -> bytes:
-        """Return the runtime's body. What generates is always streamed: it can then be stopped."""
+        """Return the runtime's body."""
         own: Fields = {"model": model}
-        if self.operation != Operation.EMBEDDING:
+        if self.stream:
             own |= {"stream": True, "stream_options": {"include_usage": True}}
-        return json.dumps(own | self.fields, separators=(",", ":")).encode()
+        return encode(own | self.fields)
 
 
 def read_order(operation: str, data: bytes, customs: Customs) -> Order:

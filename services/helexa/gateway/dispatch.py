@@ -208,18 +208,13 @@ class Dispatcher:
             course.neuron_id = decode_token(current.author) if current else ""
             answer.is_accepted = True
             return
-        asking = asyncio.ensure_future(
-            self._bus.request(
+        try:
+            await self._bus.request(
                 subjects.EXECUTE, request, deadline_s=EXECUTE_DEADLINE_S, neuron=author
             )
-        )
-        try:
-            await asyncio.shield(asking)
         except asyncio.CancelledError:
-            asked = CancelRequest(
-                request_id=work.request_id, owner=self._attempts.me, attempt=request.attempt
-            )
-            self.cancels.send_if_accepted(asked, author, asking)
+            # It may have accepted: one that has not will remember not to.
+            self.cancel(work, answer, "client_gone")
             raise
         except errors.DeadlineExceededError:
             # It may have accepted and been unable to say so.

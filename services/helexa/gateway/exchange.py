@@ -12,6 +12,7 @@ from helexa.gateway.continuation import Step, Transcript
 from helexa.gateway.desk import Desk
 from helexa.gateway.dispatch import Course, Dispatcher
 from helexa.gateway.http import ClientGoneError, Headers, Incoming
+from helexa.gateway.patience import Beats, cut_short
 from helexa.gateway.priority import tier_of
 from helexa.gateway.reading import Reading
 from helexa.gateway.recovery import Recovery
@@ -131,47 +132,30 @@ class Exchange:
             ClientGoneError: the client left first.
             HelexaError: as `Dispatcher.place`.
         """
-        has_begun = self._course.onward.partial is not None
-        try:
-            async with asyncio.timeout(self._desk.limits.go_on_s if has_begun else None):
-                await self._place_patiently()
-        except (TimeoutError, HelexaError) as error:
-            if not has_begun:
-                raise
-            raise StreamInterruptedError(
-                "The host that answered is gone, and no other could go on with the answer."
-            ) from error
+        if self._course.onward.partial is None:
+            await self._place_patiently()
+        else:
+            await self._place_in_time()
         self._is_placed = True
         if self._incoming.report.accepted_s is None:
             self._incoming.report.accepted_s = self._incoming.elapsed_s
 
+    async def _place_in_time(self) -> None:
+        try:
+            async with asyncio.timeout(self._desk.limits.go_on_s):
+                await self._place_patiently()
+        except (TimeoutError, HelexaError) as error:
+            raise StreamInterruptedError(
+                "The host that answered is gone, and no other could go on with the answer."
+            ) from error
+
     async def _place_patiently(self) -> None:
         """Return when a neuron has accepted; meanwhile a client that waits hears heartbeats."""
-        placing = asyncio.ensure_future(self._lane().place(self._work, self.answer, self._course))
-        watch = self._watch
-        awaited: set[asyncio.Future[None]] = {placing}
-        if watch is not None and not self._incoming.report.client_gone:
-            awaited.add(watch)
         pulse_s = self._desk.limits.heartbeat_s / PULSES_A_HEARTBEAT
         # A failure of the first second is still an HTTP status.
         patience_s = pulse_s if self._incoming.began else self._desk.limits.heartbeat_s
-        try:
-            while not placing.done():
-                await asyncio.wait(awaited, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
-                if placing.done():
-                    break
-                if self.answer.client_gone:
-                    raise ClientGoneError
-                if self.answer.failure is not None:
-                    raise self.answer.failure
-                await self._reading.sink.beat()
-                patience_s = pulse_s
-            placing.result()
-        finally:
-            if not placing.done():
-                placing.cancel()
-                with contextlib.suppress(asyncio.CancelledError, HelexaError):
-                    await placing
+        placing = self._lane().place(self._work, self.answer, self._course)
+        await cut_short(placing, self.answer, Beats(self._reading.sink, patience_s, pulse_s))
 
     def _lane(self) -> Dispatcher | BulkDesk:
         """Return who places the next attempt."""
@@ -251,8 +235,6 @@ class Exchange:
         began = self._incoming.arrived
         if self._reading.first_token_at is not None:
             report.first_token_s = self._reading.first_token_at - began
-        if isinstance(self._reading.sink, WholeSink):
-            report.finish = ",".join(self._reading.sink.assembly.finish_reasons)
         if usage is None:
             return
         report.prompt_tokens, report.completion_tokens = (

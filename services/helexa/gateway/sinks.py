@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from helexa.gateway.answer import events_in, text_of
-from helexa.gateway.assemble import Assembly, with_model
+from helexa.gateway.assemble import Assembly, with_model, with_tier
 from helexa.gateway.envelope import error_event
 from helexa.gateway.http import EVENT_STREAM, Headers, Incoming
 from helexa.protocol.errors import HelexaError
-from helexa.protocol.frames import Frame
+from helexa.protocol.frames import Frame, FrameKind
 from helexa.protocol.messages.execution import TokenUsage
 
 END_MARK = b"data: [DONE]\n\n"
@@ -128,34 +128,42 @@ class StreamSink:
 
 
 class WholeSink:
-    """One JSON answer, made of the events."""
+    """One JSON answer: as the model's runtime gave it, or made of the events that it streamed."""
 
     can_start_over = True
 
     def __init__(self, incoming: Incoming, headers: MoreHeaders, empty: Assembly) -> None:
-        """Collect into `empty`."""
+        """Collect events into `empty`."""
         self._incoming = incoming
         self._headers = headers
-        self.assembly = empty
+        self._assembly = empty
+        self._parts: list[bytes] = []
 
     def start_over(self) -> None:
         """Collect anew: what an earlier neuron sent is void."""
-        made = self.assembly
-        self.assembly = Assembly(
-            made.operation, made.public_id, made.model, made.created, made.service_tier
-        )
+        self._parts.clear()
+        self._assembly = self._assembly.emptied()
 
     async def take(self, frames: list[Frame]) -> None:
-        """Add the events."""
+        """Add the parts, or the events."""
         for frame in frames:
-            self.assembly.add(text_of(frame))
+            if frame.kind == FrameKind.BODY:
+                self._parts.append(text_of(frame))
+            else:
+                self._assembly.add(text_of(frame))
 
     async def beat(self) -> None:
         """Do nothing: an answer that is not a stream never starts early."""
 
     async def finish(self, usage: TokenUsage) -> None:
         """Send the answer."""
-        body = self.assembly.whole(usage)
+        report = self._incoming.report
+        if self._parts:
+            body = with_tier(b"".join(self._parts), self._assembly.service_tier)
+            report.finish = b",".join(_FINISH.findall(body)).decode()
+        else:
+            body = self._assembly.whole(usage)
+            report.finish = ",".join(self._assembly.finish_reasons)
         await self._incoming.respond(200, body, self._headers())
 
     async def fail(self, error: HelexaError) -> None:

@@ -37,8 +37,10 @@ class ExecuteRequest(Message):
     public_id: str
     """The `id` that the answer's JSON carries, for example `chatcmpl-…`."""
     body: bytes
-    """The JSON body for the backend. Generating operations ask for `stream: true` and
+    """The JSON body for the backend. With `stream` it asks for `stream: true` and
     `stream_options.include_usage`; the neuron does not parse it."""
+    stream: bool = True
+    """The client reads events. Else it wants one body, of a generating operation too."""
     show_usage: bool = False
     """Keep the usage event in the stream (the client asked for it)."""
     idle_timeout_s: float = 120.0
