@@ -43,7 +43,7 @@ from helexa.protocol.messages.execution import (
 from helexa.protocol.messages.models import ModelCapability, ModelId, ModelStatus
 from helexa.protocol.messages.neurons import NeuronStatus
 from helexa.protocol.messages.provisioning import Ensured, EnsureRequest
-from helexa.protocol.messages.routing import RoutingDecision, ScheduleRequest, Target
+from helexa.protocol.messages.routing import Lease, RoutingDecision, ScheduleRequest, Target
 from helexa.protocol.naming import encode_token, home_of, instance_id, request_token
 from helexa.protocol.subjects import subject_of
 
@@ -321,6 +321,7 @@ class Scheduler:
         self.targets: list[str] = []
         self.error: HelexaError | None = None
         self.asked: list[ScheduleRequest] = []
+        self.lease: Lease | None = None
         self.was_asked = asyncio.Event()
         self.service = Service(bus, "scheduler", instance=instance_id(), version="0")
 
@@ -340,6 +341,7 @@ class Scheduler:
             decision_id=f"decision-{len(self.asked)}",
             model=request.model,
             targets=tuple(Target(neuron_id=name, score=n) for n, name in enumerate(targets)),
+            lease=self.lease,
         )
 
 

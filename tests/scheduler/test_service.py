@@ -307,6 +307,17 @@ async def test_a_decision_can_be_explained_afterwards(site: Site) -> None:
     assert told.reason.startswith("n1 scores 0")
 
 
+async def test_a_request_that_was_served_by_a_lease_can_be_explained(site: Site) -> None:
+    await site.report("n1", slots=40)
+    decision = await site.ask("r-7")
+    assert decision.lease is not None
+    report = Feedback(gateway="g", leased={decision.decision_id: ("r-8", "r-9")})
+    await site.bus.publish(subjects.FEEDBACK, report, gateway="g")
+    await site.settled()
+    told = await site.bus.request(subjects.EXPLAIN, ExplainRequest(request_id="r-9"), deadline_s=5)
+    assert told.decision == decision
+
+
 async def test_only_the_newest_decisions_are_kept(site: Site) -> None:
     await site.report("n1", slots=100)
     for number in range(6):

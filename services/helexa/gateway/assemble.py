@@ -50,9 +50,7 @@ class Assembly:
 
     def emptied(self) -> "Assembly":
         """Return the same answer without anything in it."""
-        return Assembly(
-            self.operation, self.public_id, self.model, self.created, self.service_tier
-        )
+        return Assembly(self.operation, self.public_id, self.model, self.created, self.service_tier)
 
     def add(self, text: bytes) -> None:
         """Take in a piece of the stream.

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable
 
 from helexa.bus.client import Bus
+from helexa.gateway.leases import Leases
 from helexa.gateway.outcomes import Outcomes
 from helexa.gateway.peers import BEAT_S
 from helexa.protocol import subjects
@@ -16,11 +17,19 @@ from helexa.protocol.messages.routing import Feedback, GatewayBeat
 class Pulse:
     """The beats and reports of one gateway."""
 
-    def __init__(self, bus: Bus, me: str, outcomes: Outcomes, requests: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        me: str,
+        outcomes: Outcomes,
+        leases: Leases,
+        requests: Callable[[], int],
+    ) -> None:
         """Speak for the gateway `me`, which serves `requests()` now."""
         self._bus = bus
         self._me = me
         self._outcomes = outcomes
+        self._leases = leases
         self._requests = requests
 
     async def run(self) -> None:
@@ -40,8 +49,8 @@ class Pulse:
     async def report(self) -> None:
         """Tell the schedulers what was seen since the last time."""
         if self._bus.is_connected:
-            outcomes = self._outcomes.take_all()
-            if outcomes:
-                feedback = Feedback(gateway=self._me, outcomes=outcomes)
+            outcomes, leased = self._outcomes.take_all(), self._leases.take_told()
+            if outcomes or leased:
+                feedback = Feedback(gateway=self._me, outcomes=outcomes, leased=leased)
                 with contextlib.suppress(HelexaError):
                     await self._bus.publish(subjects.FEEDBACK, feedback, gateway=self._me)

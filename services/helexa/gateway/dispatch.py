@@ -13,6 +13,7 @@ from helexa.gateway.away import Away
 from helexa.gateway.cancels import Cancels
 from helexa.gateway.continuation import Onward
 from helexa.gateway.fleet import Fleet
+from helexa.gateway.leases import Leases
 from helexa.gateway.line import Place
 from helexa.gateway.outcomes import Outcomes
 from helexa.gateway.schedulers import Schedulers
@@ -49,6 +50,11 @@ class Course:
     place: Place | None = None
     """Where it waits, and then what it takes of its key's share."""
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether a neuron has broken it already, or it goes on after one."""
+        return bool(self.failed) or self.onward.partial is not None
+
 
 class Dispatcher:
     """Finds neurons for requests: schedule, ask the targets in turn, wait, ask again."""
@@ -72,6 +78,7 @@ class Dispatcher:
         self._outcomes = outcomes
         self._queue_timeout_s = queue_timeout_s
         self.cancels = Cancels(bus)
+        self.leases = Leases()
         self._schedulers = Schedulers(bus, away_timeout_s)
         self._provisioner = Away(away_timeout_s)
 
@@ -156,6 +163,8 @@ class Dispatcher:
         Returns -1 when one has accepted, else after how many seconds to try again although nothing
         has been heard; 0 for never.
         """
+        if await self._try_leased(work, answer, course):
+            return -1
         try:
             decision = await self._schedule(work, course)
         except errors.NoCapacityError:
@@ -167,16 +176,43 @@ class Dispatcher:
         except errors.ModelLoadingError:
             await self._ensure(work)
             return LOADING_LOOK_AGAIN_S
-        course.decision_id = decision.decision_id
-        for target in decision.targets:
+        if not course.has_failed:
+            self.leases.keep(work, decision, time.monotonic())
+        if await self._offer(work, answer, course, decision.decision_id, decision.targets):
+            return -1
+        self.leases.drop(decision)
+        return 0
+
+    async def _try_leased(self, work: Work, answer: Answer, course: Course) -> bool:
+        """Ask the neurons of a decision that is at hand; return whether one has accepted."""
+        leased = None if course.has_failed else self.leases.use(work, time.monotonic())
+        if leased is None:
+            return False
+        decision, targets = leased
+        if await self._offer(work, answer, course, decision.decision_id, targets):
+            return True
+        self.leases.drop(decision)
+        return False
+
+    async def _offer(
+        self,
+        work: Work,
+        answer: Answer,
+        course: Course,
+        decision_id: str,
+        targets: tuple[Target, ...],
+    ) -> bool:
+        """Ask `targets` in turn; return whether one has accepted."""
+        course.decision_id = decision_id
+        for target in targets:
             try:
                 await self._execute(work, answer, course, target)
             except PASSED_OVER as error:
                 self._outcomes.refused(target.neuron_id, work.model)
                 _log.debug("passed_over", extra={"neuron": target.neuron_id, "code": error.code})
             else:
-                return -1
-        return 0
+                return True
+        return False
 
     async def _schedule(self, work: Work, course: Course) -> RoutingDecision:
         order, partial = work.order, course.onward.partial

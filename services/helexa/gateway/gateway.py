@@ -122,7 +122,9 @@ class Gateway:
         )
         self.routes = Routes(settings, desk, self._catalogue, self._peers, self.readiness, metrics)
         self._lines.on_line(self.routes.numbers.show_line)
-        self._pulse = Pulse(bus, me, outcomes, lambda: len(self.routes.running))
+        self._pulse = Pulse(
+            bus, me, outcomes, self._dispatcher.leases, lambda: len(self.routes.running)
+        )
         bus.on_reconnected(self._after_reconnect)
 
     async def connect(self, life: Life) -> None:

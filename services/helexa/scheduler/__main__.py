@@ -57,6 +57,7 @@ async def start(life: Life, settings: SchedulerSettings) -> None:
             forget_after_s=settings.forget_after_s,
             half_life_s=settings.half_life_s,
             decisions_kept=settings.decisions_kept,
+            lease_s=settings.lease_s,
         ),
     )
     await scheduler.bind(bus, service)

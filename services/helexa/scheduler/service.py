@@ -31,6 +31,7 @@ from helexa.protocol.messages.routing import (
     ExplainRequest,
     Explanation,
     Feedback,
+    Lease,
     RoutingDecision,
     ScheduleRequest,
     Target,
@@ -39,6 +40,7 @@ from helexa.protocol.naming import encode_token, random_id
 from helexa.scheduler.feasibility import RETRY_SOON_S, Verdict, Workload, refusal, split
 from helexa.scheduler.fleet import Fleet
 from helexa.scheduler.history import History
+from helexa.scheduler.leasing import grant
 from helexa.scheduler.scoring import rank
 
 _log = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ class Limits:
     forget_after_s: float = 60.0
     half_life_s: float = 15.0
     decisions_kept: int = 1000
+    lease_s: float = 0.2
 
 
 class Scheduler:
@@ -120,8 +123,13 @@ class Scheduler:
         self.fleet.report(status, self._clock())
 
     def take_feedback(self, report: Feedback) -> None:
-        """Take what a gateway saw."""
+        """Take what a gateway saw, and which requests it served by a decision's lease."""
         self.fleet.feedback(report, self._clock())
+        for decision_id, requests in report.leased.items():
+            decision = self._kept.get(decision_id)
+            if decision is not None:
+                for name in (*requests, decision_id):
+                    self._keep(name, decision)
 
     async def schedule(self, request: ScheduleRequest) -> RoutingDecision:
         """Return the targets, best first.
@@ -151,6 +159,8 @@ class Scheduler:
         for target in decision.targets[:used]:
             self.fleet.decided(target.neuron_id, decision.model)
         self._keep(request.request_id, decision)
+        if decision.lease is not None:
+            self._keep(decision.decision_id, decision)
         return decision
 
     async def explain(self, request: ExplainRequest) -> Explanation:
@@ -204,10 +214,16 @@ class Scheduler:
                 "needs two",
                 retry_after_s=RETRY_SOON_S,
             )
-        return self._decision(workload, rank(workload, feasible, self._random), verdicts)
+        targets = rank(workload, feasible, self._random)
+        lease = grant(workload, feasible, targets, for_s=self.limits.lease_s)
+        return self._decision(workload, targets, verdicts, lease)
 
     def _decision(
-        self, workload: Workload, targets: list[Target], verdicts: list[Verdict]
+        self,
+        workload: Workload,
+        targets: list[Target],
+        verdicts: list[Verdict],
+        lease: Lease | None,
     ) -> RoutingDecision:
         return RoutingDecision(
             decision_id=random_id(80),
@@ -216,6 +232,7 @@ class Scheduler:
             mode=workload.request.hints.mode,
             rejected=tuple(verdict.to_rejected() for verdict in verdicts[:MOST_REJECTED]),
             scheduler=self._instance,
+            lease=lease,
         )
 
     async def _workload(self, request: ScheduleRequest) -> Workload:

@@ -21,3 +21,5 @@ class SchedulerSettings(ServiceSettings):
     """After this time an observed latency or error counts half."""
     decisions_kept: int = Field(default=1000, ge=1)
     """Decisions that can still be explained."""
+    lease_s: float = Field(default=0.2, ge=0, le=2)
+    """A gateway may use a decision again for so long, for requests like the first; 0: never."""

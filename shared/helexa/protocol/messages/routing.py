@@ -57,6 +57,22 @@ class Rejected(Message):
     reason: str
 
 
+class Lease(Message):
+    """For how long, and how often, a decision may serve other requests that are like its own.
+
+    Those are for the same model, need the same, and are not larger.
+    """
+
+    for_s: float = Field(gt=0)
+    """From the time at which the reply came."""
+    uses: int = Field(gt=0)
+    """Requests beside its own."""
+    alike: int = Field(default=1, ge=1)
+    """So many of the first targets are as good as each other, and take turns."""
+    any_prompt: bool = False
+    """The targets would be the same for another prompt and another session too."""
+
+
 class RoutingDecision(Message):
     """Who serves the request."""
 
@@ -68,6 +84,8 @@ class RoutingDecision(Message):
     mode: Literal["single", "replicated", "sharded"] = "single"
     rejected: tuple[Rejected, ...] = ()
     scheduler: str = ""
+    lease: Lease | None = None
+    """`None`: each request needs a decision of its own."""
 
 
 class ExplainRequest(Message):
@@ -104,6 +122,9 @@ class Feedback(Message):
 
     gateway: str
     outcomes: tuple[Outcome, ...] = ()
+    leased: dict[str, tuple[str, ...]] = {}
+    """Requests that were served under the lease of a decision, by the decision's id; at most 1,024
+    of a report."""
 
 
 class GatewayBeat(Message):
