@@ -3,11 +3,9 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 from dataclasses import dataclass
-from typing import cast
 
 from typing_extensions import override
 
@@ -20,10 +18,14 @@ from helexa.neuron.backends.interface import (
     EventStream,
     TextInference,
     VisionInference,
+    WholeInference,
 )
+from helexa.neuron.flow import Flow
 from helexa.neuron.models import Lease
 from helexa.neuron.outbox import Outbox
-from helexa.neuron.splice import Json, Prefix, Splicer, read_usage
+from helexa.neuron.servability import CHECK_AFTER_S
+from helexa.neuron.splice import Prefix, Splicer
+from helexa.neuron.whole import Imprint, as_stream, finished, renamed
 from helexa.protocol.errors import (
     BackendError,
     BackendRejectedError,
@@ -41,8 +43,8 @@ _log = logging.getLogger(__name__)
 
 CLOSE_WITHIN_S = 0.8
 """A cancelled request's slot is free within a second, whatever its backend does."""
-FLUSH_BYTES = 256 * 1024
-"""So much text goes out without waiting for the interval."""
+LONG_BYTES = 256 * 1024
+"""An answer that is longer is read beside the streams."""
 _IMAGE_MARK = b'"image_url"'
 
 
@@ -98,10 +100,10 @@ class Execution:
         self._pace = pace
         self._body = request.body
         self._prefix: Prefix | None = None
-        self._splicer = Splicer(request.public_id, str(request.model))
-        self._waiting: list[bytes] = []
-        self._waiting_bytes = 0
-        self._has_waiting = asyncio.Event()
+        self._is_whole = False
+        self._flow = Flow(
+            Splicer(request.public_id, str(request.model)), outbox, pace.frame_interval_s
+        )
         self._began_s = time.monotonic()
         self._first_token_s: float | None = None
         self._heard_at_s = self._began_s
@@ -121,11 +123,11 @@ class Execution:
             error = None
         except HelexaError as raised:
             error = raised
-            if isinstance(raised, BackendError) and not isinstance(raised, BackendRejectedError):
-                self._lease.doubt()
         except asyncio.CancelledError:
             error = self._stopped or ShuttingDownError()
         finally:
+            if isinstance(error, BackendError) and not isinstance(error, BackendRejectedError):
+                self._lease.servability.doubt()
             given = self.request.prefix_tokens
             self.ending = Ending(error, self._counts(), self._timings(), given)
             self._lease.release(failed=_is_failure(error))
@@ -156,29 +158,64 @@ class Execution:
         if now_s - self._heard_at_s >= limit_s:
             what = "gave no first token" if waits_for_first else "was silent"
             self.stop(DeadlineExceededError(f"the model {what} for {limit_s:g} s"))
-        elif now_s - self.outbox.published_at_s >= self._pace.beat_interval_s * 0.7:
+        else:
+            self._watch_runtime(now_s)
+        if now_s - self.outbox.published_at_s >= self._pace.beat_interval_s * 0.7:
             await self.outbox.send_beat()
 
+    def _watch_runtime(self, now_s: float) -> None:
+        # A stream shows that its runtime works; a whole answer does not.
+        if not self._is_whole or now_s - self._began_s < CHECK_AFTER_S:
+            return
+        servability = self._lease.servability
+        servability.check(now_s)
+        loss = servability.loss(self._began_s, now_s, self.request.idle_timeout_s)
+        if loss is not None:
+            self.stop(loss)
+
     async def _produce(self) -> None:
-        if self.request.operation == Operation.EMBEDDING:
+        request = self.request
+        if request.operation == Operation.EMBEDDING:
             await self._embed()
             return
-        if self.request.continues is not None:
-            self._go_on(self.request.continues)
-        stream = await self._open()
-        flushing = asyncio.create_task(self._flush_in_time())
+        whole = self._whole()
+        if whole is not None:
+            await self._answer(whole)
+            return
+        if not request.stream:
+            self._body = as_stream(self._body)
+        if request.continues is not None:
+            self._go_on(request.continues)
+        await self._stream()
+
+    def _whole(self) -> WholeInference | None:
+        """Return the backend if it gives the answer in one piece."""
+        request, backend = self.request, self._lease.backend
+        if request.stream or request.continues is not None:
+            return None
+        if isinstance(backend, WholeInference) and backend.stops_when_left:
+            self._is_whole = True
+            return backend
+        return None
+
+    async def _stream(self) -> None:
+        stream, flow = await self._open(), self._flow
         try:
             async for events in stream:
-                await self._take(events)
+                self._heard_at_s = time.monotonic()
+                taken = await flow.take(events, self._heard_at_s)
+                if taken:
+                    self._lease.count(taken)
+                if flow.splicer.content_events:
+                    self._note_token()
         finally:
-            flushing.cancel()
-            await asyncio.gather(flushing, return_exceptions=True)
+            await flow.close()
             # A backend that will not let go must not keep the slot.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stream.aclose(), CLOSE_WITHIN_S)
             if self._stopped is None:
-                await self._flush()
-        usage_event = self._splicer.usage_event()
+                await flow.flush()
+        usage_event = flow.splicer.usage_event()
         if self.request.show_usage and usage_event is not None:
             await self.outbox.send_events([usage_event])
 
@@ -188,9 +225,9 @@ class Execution:
         way = after_prompt
         if request.operation == Operation.CHAT and isinstance(backend, ChatContinuation):
             way = backend.continued_chat
-        self._body, has_room = continued(request.body, way, text, request.prefix_tokens)
+        self._body, has_room = continued(self._body, way, text, request.prefix_tokens)
         self._prefix = Prefix(request.prefix_tokens, request.created, has_room)
-        self._splicer = Splicer(request.public_id, str(request.model), self._prefix)
+        self._flow.splicer = Splicer(request.public_id, str(request.model), self._prefix)
 
     async def _open(self) -> EventStream:
         backend, body = self._lease.backend, self._body
@@ -203,61 +240,43 @@ class Execution:
             return await backend.chat(body)
         raise UnsupportedError
 
+    async def _answer(self, backend: WholeInference) -> None:
+        request = self.request
+        is_chat = request.operation == Operation.CHAT
+        ask = backend.answer_chat if is_chat else backend.answer_completion
+        imprint = Imprint(request.public_id, str(request.model), request.created)
+        answer, self._usage = finished(await ask(self._body), imprint)
+        if self._usage is None:
+            # The events of a stream can be counted.
+            _log.warning("answer_uncounted", extra={"model": request.model})
+            backend.stops_when_left = False
+        else:
+            self._lease.count(self._usage.completion_tokens)
+        await self.outbox.send_body(answer)
+
     async def _embed(self) -> None:
         backend = self._lease.backend
         if not isinstance(backend, EmbeddingInference):
             raise UnsupportedError
-        answer = await backend.embed(self.request.body)
+        answer = await backend.embed(self._body)
         self._note_token()
-        # Megabytes of numbers: parsing them here would hold up every stream.
-        answer, self._usage = await asyncio.to_thread(
-            _finished_body, answer, str(self.request.model)
-        )
-        await self.outbox.send_body(answer)
-
-    async def _take(self, events: list[bytes]) -> None:
-        self._heard_at_s = time.monotonic()
-        kept = self._splicer.take(events)
-        if not kept:
-            return
-        # What comes up to the first token is waited for and goes out at once.
-        at_once = self._first_token_s is None
-        if self._splicer.content_events:
-            self._note_token()
-        self._lease.count(len(kept))
-        self._waiting += kept
-        self._waiting_bytes += sum(map(len, kept))
-        due_s = self.outbox.published_at_s + self._pace.frame_interval_s
-        if at_once or self._heard_at_s >= due_s or self._waiting_bytes >= FLUSH_BYTES:
-            await self._flush()
+        model = str(self.request.model)
+        if len(answer) > LONG_BYTES:
+            # Megabytes of numbers: reading them here would hold up every stream.
+            answer, self._usage = await asyncio.to_thread(renamed, answer, model)
         else:
-            self._has_waiting.set()
+            answer, self._usage = renamed(answer, model)
+        await self.outbox.send_body(answer)
 
     def _note_token(self) -> None:
         if self._first_token_s is None:
             self._first_token_s = time.monotonic() - self._began_s
 
-    async def _flush(self) -> None:
-        events, self._waiting = self._waiting, []
-        self._waiting_bytes = 0
-        self._has_waiting.clear()
-        if events:
-            await self.outbox.send_events(events)
-
-    async def _flush_in_time(self) -> None:
-        while True:
-            await self._has_waiting.wait()
-            due_s = self.outbox.published_at_s + self._pace.frame_interval_s
-            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
-            await self._flush()
-
     def _counts(self) -> TokenUsage:
-        known = self._usage or self._splicer.usage
+        known = self._usage or self._flow.splicer.usage
         if known is not None:
             return self._prefix.own(known) if self._prefix else known
-        published = max(0, self.outbox.events - self._splicer.other_events)
-        counted = min(self._splicer.content_events, published)
-        return TokenUsage(completion_tokens=counted, counted="frames")
+        return TokenUsage(completion_tokens=self._flow.published, counted="frames")
 
     def _timings(self) -> Timings:
         return Timings(first_token_s=self._first_token_s, total_s=time.monotonic() - self._began_s)
@@ -269,19 +288,3 @@ class Execution:
 
 def _is_failure(ending: HelexaError | None) -> bool:
     return ending is not None and not isinstance(ending, WorkCancelledError)
-
-
-def _finished_body(answer: bytes, model: str) -> tuple[bytes, TokenUsage | None]:
-    """Return an answer under our model's name, and its counts."""
-    try:
-        parsed = cast("Json", json.loads(answer))
-    except ValueError:
-        return answer, None
-    if not isinstance(parsed, dict):
-        return answer, None
-    counts = parsed.get("usage")
-    usage = read_usage(counts) if isinstance(counts, dict) else None
-    if parsed.get("model") != model:
-        parsed["model"] = model
-        answer = json.dumps(parsed, separators=(",", ":"), ensure_ascii=False).encode()
-    return answer, usage

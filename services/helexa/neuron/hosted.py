@@ -55,7 +55,8 @@ class HostedModel:
         self.record = record
         self.backend: Backend | None = None
         self.servable = True
-        self._servability: Servability | None = None
+        self.servability: Servability | None = None
+        """Of the runtime that is loaded, or was loaded last."""
         self.requests_done = 0
         self.requests_failed = 0
         self.used_at_s = time.monotonic()
@@ -79,23 +80,24 @@ class HostedModel:
         """Whether a request uses it now."""
         return self._running > 0
 
-    def reserve(self) -> tuple[Backend, Slot]:
-        """Return the runtime and a slot of it.
+    def reserve(self) -> tuple[Backend, Servability, Slot]:
+        """Return the runtime, what is known of it, and a slot of it.
 
         Raises:
             ModelNotLoadedError: it is not loaded.
             BusyError: there is no free slot.
         """
-        backend = self.backend
-        if backend is None or self.record.state != ModelState.LOADED:
+        backend, servability = self.backend, self.servability
+        is_loaded = self.record.state == ModelState.LOADED
+        if backend is None or servability is None or not is_loaded:
             raise ModelNotLoadedError(f"{self.record.model} is {self.record.state} here")
-        if not self.servable or (self._servability and self._servability.is_doubted):
+        if not self.servable or servability.is_doubted:
             raise BusyError(f"{self.record.model} is not well here", retry_after_s=1.0)
         slot = self._runtime.slots.take(self.record.model)
         self._running += 1
         self._idle.clear()
         self.used_at_s = time.monotonic()
-        return backend, slot
+        return backend, servability, slot
 
     def finished(self, *, failed: bool) -> None:
         """Note that a reserved request has ended."""
@@ -137,8 +139,8 @@ class HostedModel:
     async def close(self) -> None:
         """Stop the runtime without waiting for anybody."""
         self._runtime.slots.offer(self.record.model, 0)
-        if self._servability is not None:
-            await self._servability.close()
+        if self.servability is not None:
+            await self.servability.close()
         tasks = [task for task in (self._work, self._watching) if task is not None]
         self._unwanted = True
         for task in tasks:
@@ -150,13 +152,8 @@ class HostedModel:
 
     async def probe(self) -> None:
         """Find out whether a request would be served now."""
-        if self._servability is not None:
-            await self._servability.probe()
-
-    def doubt(self) -> None:
-        """Find out at once, because the runtime has just failed a request."""
-        if self._servability is not None:
-            self._servability.doubt()
+        if self.servability is not None:
+            await self.servability.probe()
 
     def measure(self) -> None:
         """Read the memory that the runtime uses."""
@@ -215,7 +212,7 @@ class HostedModel:
         self.used_at_s = time.monotonic()
         self.backend = backend
         self.servable = True
-        self._servability = Servability(
+        self.servability = Servability(
             backend, lambda: self.is_busy, lambda well, why: self._hear(backend, why, well=well)
         )
         self._runtime.slots.offer(self.record.model, backend.slots)

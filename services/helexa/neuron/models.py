@@ -15,6 +15,7 @@ from helexa.neuron.backends.interface import (
 )
 from helexa.neuron.hosted import HostedModel, Runtime
 from helexa.neuron.registry import ModelRecord
+from helexa.neuron.servability import Servability
 from helexa.neuron.slots import Slot, SlotPool
 from helexa.protocol.errors import (
     ModelNotLoadedError,
@@ -50,17 +51,16 @@ class Lease:
 
     model: ModelId
     backend: Backend
+    servability: Servability
     _hosted: HostedModel
     _slot: Slot
     _is_over: bool = False
 
     def count(self, tokens: int) -> None:
         """Note that `tokens` were made just now."""
-        self._hosted.rate.add(tokens, time.monotonic())
-
-    def doubt(self) -> None:
-        """Have the runtime looked at, because it has just failed."""
-        self._hosted.doubt()
+        now_s = time.monotonic()
+        self._hosted.rate.add(tokens, now_s)
+        self.servability.hear(now_s)
 
     def release(self, *, failed: bool) -> None:
         """Give the slot back; once is enough and more does no harm."""
@@ -165,8 +165,8 @@ class ModelHost:
             raise UnsupportedError(f"{model} does not do {operation!r}", param="model")
         if backend is not None and continues and not _can_go_on(backend):
             raise RefusedError(f"{model} cannot go on from a partial answer here")
-        backend, slot = found.reserve()
-        return Lease(found.record.model, backend, found, slot)
+        backend, servability, slot = found.reserve()
+        return Lease(found.record.model, backend, servability, found, slot)
 
     def find(self, name: str) -> HostedModel | None:
         """Return the model called `name`, by its own name or an alias."""

@@ -7,16 +7,23 @@ gateway, which hears of the return in a moment.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from helexa.neuron.backends.interface import Backend
-from helexa.protocol.errors import BackendError
+from helexa.protocol.errors import BackendError, HelexaError
 
 PROBE_TIMEOUT_S = 10.0
 DOUBT_TIMEOUT_S = 2.0
 FIRST_PAUSE_S = 0.5
 PAUSE_COEFFICIENT = 1.5
 LONGEST_PAUSE_S = 5.0
+CHECK_AFTER_S = 3.0
+"""A whole answer shows nothing of its growth: after so long its runtime is asked beside it."""
+CHECK_TIMEOUT_S = 4.0
+CHECK_PAUSE_S = 1.0
+CHECKS_TO_LOSE = 2
+"""So many in a row without an answer mean that the runtime is gone."""
 
 Told = Callable[[bool, str], bool]
 """Takes whether the runtime serves, and why not; returns whether it is still the one in use."""
@@ -33,6 +40,13 @@ class Servability:
         self._asking: asyncio.Task[None] | None = None
         self.is_doubted = False
         """Whether a request has just failed, and it is not known yet what that means."""
+        self._heard_s = 0.0
+        self._checking: asyncio.Task[None] | None = None
+        self._checked_s = 0.0
+        self._missed = 0
+        """Checks in a row that have failed."""
+        self._answers_at_work = False
+        """Whether it has ever answered a check: some have no time for questions beside work."""
 
     async def probe(self) -> None:
         """Find out, unless requests tell it all the time."""
@@ -45,11 +59,51 @@ class Servability:
             self.is_doubted = True
             self._asking = asyncio.create_task(self._until_well(), name="until-well")
 
+    def hear(self, now_s: float) -> None:
+        """Note a sign of life."""
+        self._heard_s = now_s
+        self._missed = 0
+
+    def check(self, now_s: float) -> None:
+        """Ask beside the work, if that is due."""
+        if self._checking is None and now_s - self._checked_s >= CHECK_PAUSE_S:
+            self._checking = asyncio.create_task(self._check(), name="check")
+
+    def loss(self, since_s: float, now_s: float, limit_s: float) -> BackendError | None:
+        """Return why nothing more is to be expected of an answer, `None` if something is.
+
+        Args:
+            since_s: When the answer was asked for.
+            now_s: Now, on the same clock.
+            limit_s: How long the whole runtime may be silent.
+        """
+        if self._missed >= CHECKS_TO_LOSE:
+            return BackendError("the backend does not answer any more")
+        if now_s - max(since_s, self._heard_s) >= limit_s:
+            return BackendError(f"the backend was silent for {limit_s:g} s")
+        return None
+
     async def close(self) -> None:
         """Ask no more."""
-        if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.gather(self._asking, return_exceptions=True)
+        tasks = [task for task in (self._asking, self._checking) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _check(self) -> None:
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                await self._backend.probe()
+        except TimeoutError:
+            self._missed += self._answers_at_work
+        except HelexaError:
+            self._missed += 1
+        else:
+            self._answers_at_work = True
+            self.hear(time.monotonic())
+        finally:
+            self._checked_s = time.monotonic()
+            self._checking = None
 
     async def _until_well(self) -> None:
         pause_s = FIRST_PAUSE_S
@@ -73,4 +127,6 @@ class Servability:
             reason = "" if self._is_busy() else "the probe took too long"
         except BackendError as error:
             reason = error.message or "the probe failed"
+        if not reason:
+            self._missed = 0
         return not (self._told(not reason, reason) and reason)

@@ -3,6 +3,7 @@
 
 import asyncio
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -10,6 +11,8 @@ from urllib.parse import urlsplit
 from helexa.neuron.backends.connection import Connection, Response
 from helexa.neuron.backends.limits import Timeouts
 from helexa.protocol.errors import BackendError
+
+_CROSSING_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +98,15 @@ class HttpClient:
         request = self._request(method, path, body)
         kept = self._take()
         if kept is not None:
+            sent_s = time.monotonic()
             response = kept.send(request, limits)
             try:
                 await self._head_of(response)
             except BackendError:
-                # A server may close a kept connection just as the request leaves.
-                if response.has_received or not response.was_cut:
+                # A server may close a kept connection just as the request leaves; later it had
+                # begun, and a whole answer would be made twice.
+                is_late = time.monotonic() - sent_s > _CROSSING_S
+                if response.has_received or is_late or not response.was_cut:
                     raise
             else:
                 return response

@@ -9,6 +9,7 @@ from helexa.neuron.backends.connection import Response
 from helexa.neuron.backends.continuing import Fields, Way
 from helexa.neuron.backends.events import EventSplitter
 from helexa.neuron.backends.faults import error_of_event, error_of_response
+from helexa.neuron.backends.limits import Timeouts
 from helexa.protocol.errors import (
     BackendError,
     HelexaError,
@@ -18,6 +19,8 @@ from helexa.protocol.errors import (
 
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_ANSWER_BYTES = 256 << 20
+_WHOLE = Timeouts(first_byte_s=86_400.0)
+"""Whoever waits for a whole answer knows how long; of its length the silence says nothing."""
 
 Rewrite = Callable[[bytes], bytes]
 
@@ -100,6 +103,7 @@ class HttpInference:
         self._incoming: Rewrite = unchanged
         self.way: Way | None = None
         """How the server is told to go on from a partial answer to a chat; `None`: it cannot."""
+        self.stops_when_left = False
 
     async def chat(self, body: bytes) -> ResponseEvents:
         """Start a chat completion; `body` is OpenAI's JSON with `stream: true`.
@@ -122,6 +126,14 @@ class HttpInference:
         """Start a chat completion with image parts; raises as `chat`."""
         return await self._stream("/v1/chat/completions", body)
 
+    async def answer_chat(self, body: bytes) -> bytes:
+        """Return OpenAI's JSON answer to a chat, however long it takes; raises as `chat`."""
+        return await self._whole("/v1/chat/completions", body)
+
+    async def answer_completion(self, body: bytes) -> bytes:
+        """Return OpenAI's JSON answer to a text completion; otherwise as `answer_chat`."""
+        return await self._whole("/v1/completions", body)
+
     def continued_chat(self, fields: Fields, text: str) -> Fields:
         """Return the request that makes the server go on after `text`.
 
@@ -134,11 +146,7 @@ class HttpInference:
 
     async def embed(self, body: bytes) -> bytes:
         """Return OpenAI's JSON answer for a batch of inputs; raises as `chat`."""
-        response = await self._post("/v1/embeddings", body)
-        try:
-            return self._incoming(await response.read_all(_MAX_ANSWER_BYTES))
-        finally:
-            response.close()
+        return self._incoming(await self._whole("/v1/embeddings", body, None))
 
     def connected(self) -> HttpClient:
         """Return the client of the running server.
@@ -172,8 +180,16 @@ class HttpInference:
         error = error_of_event(answer)
         raise error or BackendError("the backend does not stream its answers")
 
-    async def _post(self, path: str, body: bytes) -> Response:
-        response = await self.connected().send("POST", path, self._outgoing(body))
+    async def _whole(self, path: str, body: bytes, timeouts: Timeouts | None = _WHOLE) -> bytes:
+        response = await self._post(path, body, timeouts)
+        try:
+            return await response.read_all(_MAX_ANSWER_BYTES)
+        finally:
+            response.close()
+
+    async def _post(self, path: str, body: bytes, timeouts: Timeouts | None = None) -> Response:
+        sent = self._outgoing(body)
+        response = await self.connected().send("POST", path, sent, timeouts=timeouts)
         if response.status == HTTPStatus.OK:
             return response
         try:

@@ -52,6 +52,24 @@ class TextInference(Protocol):
 
 
 @runtime_checkable
+class WholeInference(Protocol):
+    """Gives answers in one piece."""
+
+    stops_when_left: bool
+    """Whether closing the connection ends the work, also before anything of the answer has come.
+    Where not, only a stream can be stopped."""
+
+    async def answer_chat(self, body: bytes) -> bytes:
+        """Return OpenAI's JSON answer to a chat; `body` does not ask for a stream.
+
+        The answer is waited for without a limit. Raises as `ChatInference.chat`.
+        """
+
+    async def answer_completion(self, body: bytes) -> bytes:
+        """Return OpenAI's JSON answer to a text completion; otherwise as `answer_chat`."""
+
+
+@runtime_checkable
 class EmbeddingInference(Protocol):
     """Turns text into vectors."""
 

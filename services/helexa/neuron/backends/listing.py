@@ -9,6 +9,11 @@ from http import HTTPStatus
 from helexa.neuron.backends.client import HttpClient
 from helexa.neuron.backends.faults import error_of_response
 
+GO_ON_ALONE = frozenset({"llamacpp", "llama-swap"})
+"""Owners of models whose servers finish a whole answer that nobody waits for: llama.cpp looks at
+the connection only when it writes (seen with builds of 2025 and 2026). vLLM, SGLang and Ollama end
+the work."""
+
 
 @dataclass(frozen=True, slots=True)
 class Listing:
@@ -18,6 +23,13 @@ class Listing:
     """Empty where the server has no such route."""
     context_tokens: int | None = None
     """Of the model asked for, where the server says it."""
+    owner: str = ""
+    """Of that model, as the server says it: usually the name of its software."""
+
+    @property
+    def stops_when_left(self) -> bool:
+        """Whether the server may be taken to give up a whole answer that nobody waits for."""
+        return self.owner not in GO_ON_ALONE
 
 
 async def read_listing(client: HttpClient, model: str) -> Listing:
@@ -43,7 +55,8 @@ async def read_listing(client: HttpClient, model: str) -> Listing:
     if not isinstance(entries, list):
         return Listing()
     models = {str(entry.get("id")): entry for entry in entries if isinstance(entry, dict)}
-    return Listing(frozenset(models), _context(models.get(model, {})))
+    entry = models.get(model, {})
+    return Listing(frozenset(models), _context(entry), str(entry.get("owned_by") or ""))
 
 
 def _context(entry: Mapping[str, object]) -> int | None:

@@ -41,6 +41,7 @@ class OpenAiProxyBackend(HttpInference):
         self.died = asyncio.Event()
         """Never set: whether the server lives is seen by `probe`."""
         self._timeouts = timeouts or Timeouts()
+        self.stops_when_left = config.whole_answers or False
         self._name = config.upstream_model or str(config.model)
         if self._name != config.model:
             self._outgoing = self._renamed
@@ -110,6 +111,8 @@ class OpenAiProxyBackend(HttpInference):
             listed = await read_listing(client, self._name)
         except BusyError:
             return
+        if self.config.whole_answers is None:
+            self.stops_when_left = listed.stops_when_left
         if listed.names and self._name not in listed.names:
             # Some servers list less than they serve.
             _log.warning("model_not_listed", extra={"model": self.config.model})

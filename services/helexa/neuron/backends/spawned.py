@@ -44,6 +44,9 @@ class SpawnedBackend(HttpInference, ABC):
     default_slots = 4
     own_way: str = ContinuationWay.NONE
     """How the runtime is told to go on from a partial answer, unless the configuration says."""
+    own_stops_when_left = False
+    """Whether the runtime gives up a whole answer that nobody waits for, unless the configuration
+    says."""
     health_paths: tuple[str, ...] = ("/health",)
 
     def __init__(
@@ -59,6 +62,8 @@ class SpawnedBackend(HttpInference, ABC):
         self.capability = config.capability
         self.slots = config.slots or self.default_slots
         self.died = asyncio.Event()
+        whole = config.whole_answers
+        self.stops_when_left = self.own_stops_when_left if whole is None else whole
         self.model_path = model_path
         self.limits = limits or RuntimeLimits()
         self._choose_port = choose_port

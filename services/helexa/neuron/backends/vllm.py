@@ -20,6 +20,7 @@ class VllmBackend(SpawnedBackend):
 
     default_slots = 32
     own_way = ContinuationWay.CONTINUE_FINAL_MESSAGE
+    own_stops_when_left = True
 
     @override
     async def check(self) -> None:

@@ -37,10 +37,11 @@ class ExecuteRequest(Message):
     public_id: str
     """The `id` that the answer's JSON carries, for example `chatcmpl-…`."""
     body: bytes
-    """The JSON body for the backend. With `stream` it asks for `stream: true` and
-    `stream_options.include_usage`; the neuron does not parse it."""
+    """The JSON body for the backend. With `stream`, generating operations ask in it for
+    `stream: true` and `stream_options.include_usage`; without, it holds neither."""
     stream: bool = True
-    """The client reads events. Else it wants one body, of a generating operation too."""
+    """False: the client wants a whole answer. It comes as `BODY` frames from a backend that stops
+    when it is left, else as the `DATA` frames of a stream."""
     show_usage: bool = False
     """Keep the usage event in the stream (the client asked for it)."""
     idle_timeout_s: float = 120.0

@@ -179,6 +179,9 @@ class ModelConfig(Record):
     continuation: str | None = None
     """A `ContinuationWay`; `None`: the backend's own, which an `openai_proxy` and a `command` do
     not have."""
+    whole_answers: bool | None = None
+    """Whether it is asked for a whole answer where the client wants no stream; `None`: unless it
+    is known to go on with one when it is left."""
     context_tokens: int | None = Field(default=None, gt=0)
     """Context of one slot."""
     slots: int | None = Field(default=None, gt=0)

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""A backend's events on their way into frames: those that come fast share one."""
+
+import asyncio
+import time
+
+from helexa.neuron.outbox import Outbox
+from helexa.neuron.splice import Splicer
+
+FLUSH_BYTES = 256 * 1024
+"""So much text goes out without waiting for the interval."""
+
+
+class Flow:
+    """The events of one answer."""
+
+    def __init__(self, splicer: Splicer, outbox: Outbox, interval_s: float) -> None:
+        """Make events ours by `splicer`, and let them share frames for `interval_s`."""
+        self.splicer = splicer
+        self._outbox = outbox
+        self._interval_s = interval_s
+        self._has_token = False
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._flushing: asyncio.Task[None] | None = None
+
+    async def take(self, events: list[bytes], now_s: float) -> int:
+        """Take in what a backend has sent, and return how many events of it are the client's."""
+        kept = self.splicer.take(events)
+        if not kept:
+            return 0
+        # What comes up to the first token is waited for and goes out at once.
+        at_once = not self._has_token
+        self._has_token = self.splicer.content_events > 0
+        self._waiting += kept
+        self._waiting_bytes += sum(map(len, kept))
+        wait_s = self._outbox.published_at_s + self._interval_s - now_s
+        if at_once or wait_s <= 0 or self._waiting_bytes >= FLUSH_BYTES:
+            await self.flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self._on_due)
+        return len(kept)
+
+    async def flush(self) -> None:
+        """Publish what waits."""
+        self._disarm()
+        events, self._waiting = self._waiting, []
+        self._waiting_bytes = 0
+        if events:
+            await self._outbox.send_events(events)
+
+    async def close(self) -> None:
+        """Publish nothing more by itself."""
+        self._disarm()
+        if self._flushing is not None:
+            self._flushing.cancel()
+            await asyncio.gather(self._flushing, return_exceptions=True)
+
+    @property
+    def published(self) -> int:
+        """Tokens that have been published, as far as events tell."""
+        published = max(0, self._outbox.events - self.splicer.other_events)
+        return min(self.splicer.content_events, published)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _on_due(self) -> None:
+        self._timer = None
+        # A frame may have gone out meanwhile, by a beat.
+        wait_s = self._outbox.published_at_s + self._interval_s - time.monotonic()
+        if wait_s > 0:
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self._on_due)
+        elif self._flushing is None or self._flushing.done():
+            self._flushing = asyncio.get_running_loop().create_task(self.flush())
