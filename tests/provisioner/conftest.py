@@ -113,6 +113,8 @@ class ScriptedNeuron:
         """A load of a model in here waits for its event."""
         self.broken: dict[str, str] = {}
         """A load of a model in here fails with the message."""
+        self.late: set[str] = set()
+        """A load of a model in here that fails is answered before it is reported."""
         self.silent: set[str] = set()
         """A load of a model in here is done, and never answered."""
         self.loads: Counter[str] = Counter()
@@ -254,7 +256,9 @@ class ScriptedNeuron:
         if model in self.gates:
             await self.gates[model].wait()
         if model in self.broken:
-            await self._set(held, ModelState.FAILED, error=self.broken[model])
+            held.state, held.error = ModelState.FAILED, self.broken[model]
+            if model not in self.late:
+                await self.report()
             outcome = ProvisioningError(
                 model_id=model, error=self.broken[model], code="model_failed"
             )

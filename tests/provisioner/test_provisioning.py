@@ -149,6 +149,40 @@ async def test_a_load_that_fails_is_done_elsewhere_and_not_repeated_in_a_hot_loo
     assert told.neuron_id == "broken"
 
 
+async def test_a_failure_that_is_answered_before_it_is_reported_counts_once(site: Site) -> None:
+    replica = await site.replica(retry_first_s=30.0)
+    neuron = await site.neuron("n1")
+    neuron.broken["m"] = "nobody answers there"
+    neuron.late.add("m")
+    await replica.put(model("m"))
+    await site.event(EventType.MODEL_STATE_CHANGED, model="m", state=ModelState.FAILED)
+    failure = replica.provisioner.state.wishes.backoff.of("n1", "m")
+    assert failure is not None
+    assert failure.count == 1
+    assert neuron.loads == {"m": 1}
+
+
+async def test_a_load_that_failed_while_decisions_were_written_is_not_ordered_again(
+    site: Site,
+) -> None:
+    replica = await site.replica(retry_first_s=30.0)
+    neuron = await site.neuron("n1")
+    neuron.gates["m"] = asyncio.Event()
+    neuron.broken["m"] = "nobody answers there"
+    state = replica.provisioner.state
+    await replica.until(lambda: state.registry.host("n1") is not None)
+    hosts = state.registry.hosts()
+    await replica.put(model("m"))
+    await neuron.until(lambda: neuron.loads["m"] == 1)
+    wishes, plans = state.wishes.all(hosts), state.think()
+    assert plans["m"].neurons == ["n1"]
+    neuron.gates["m"].set()
+    await site.event(EventType.PROVISIONING_RESPONSE, state="model_failed")
+    async with asyncio.TaskGroup() as group:
+        replica.provisioner.reconciler._orders.give(wishes, plans, hosts, group)  # noqa: SLF001 - as after a write that took until now
+    assert neuron.loads == {"m": 1}
+
+
 @pytest.mark.accepts("FLOW-8")
 async def test_who_waits_is_told_that_it_fails_and_it_is_tried_again_later(site: Site) -> None:
     replica = await site.replica(retry_first_s=1.0)

@@ -75,6 +75,15 @@ class Orders:
         )
         self._wake()
 
+    def reported_failed(self, neuron_id: str, model: str, error: HelexaError) -> None:
+        """Note a failure that a report tells of.
+
+        While a load rests after a failure none is ordered: what a report tells then is the failure
+        that an answer, which was faster, has told already.
+        """
+        if not self._rests(neuron_id, model):
+            self.failed(neuron_id, model, error)
+
     def _clear(
         self,
         host: Host,
@@ -104,7 +113,8 @@ class Orders:
             for host in places
         )
         for host in places:
-            if self._must_wait(host, wish.model):
+            # The failure may be newer than the plan, whose decisions had to be written first.
+            if self._rests(host.neuron_id, wish.model) or self._must_wait(host, wish.model):
                 continue
             steps = self._steps(wish, host, whole=whole)
             if steps:
@@ -134,6 +144,10 @@ class Orders:
             )
             for each in (host.status.models if host.status else ())
         )
+
+    def _rests(self, neuron_id: str, model: str) -> bool:
+        failure = self._wishes.backoff.of(neuron_id, model)
+        return failure is not None and failure.until > self._clock()
 
     def _must_wait(self, host: Host, model: str) -> bool:
         name = host.neuron_id

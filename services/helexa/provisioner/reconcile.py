@@ -121,7 +121,8 @@ class Reconciler:
         except UnavailableError as error:
             _log.warning("reconcile_waits", extra={"error": error.message})
         else:
-            self._orders.give(wishes, plans, hosts, group)
+            # What neurons have reported while decisions were written counts.
+            self._orders.give(wishes, plans, self._state.registry.hosts(), group)
 
     async def _decide(self, wish: Wish, plan: Plan, before: Entry[Desired] | None) -> None:
         if tuple(plan.neurons) == wish.current:
@@ -183,4 +184,5 @@ class Reconciler:
         failed = model.state == ModelState.FAILED
         if failed and not self._commands.is_under_way(neuron_id, model.model):
             # It broke by itself; where an order fails, its answer says so.
-            self._orders.failed(neuron_id, model.model, HelexaError(model.error or "it failed"))
+            error = HelexaError(model.error or "it failed")
+            self._orders.reported_failed(neuron_id, model.model, error)
