@@ -5,7 +5,7 @@ import asyncio
 import contextlib
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -301,7 +301,7 @@ RigMaker = Callable[..., AbstractAsyncContextManager[Rig]]
 
 @pytest.fixture
 def new_rig(tmp_path: Path) -> RigMaker:
-    """Start a neuron that joins the given sites."""
+    """Start a neuron that joins the given sites, where told so by another way than the gateways."""
 
     @contextlib.asynccontextmanager
     async def make(
@@ -310,6 +310,7 @@ def new_rig(tmp_path: Path) -> RigMaker:
         pace: Pace | None = None,
         restarts: RestartPolicy | None = None,
         slots: int = 0,
+        ways: Mapping[str, str] | None = None,
     ) -> AsyncIterator[Rig]:
         neuron_id = f"n {random_id(40)}"
         runtimes = Runtimes()
@@ -331,7 +332,8 @@ def new_rig(tmp_path: Path) -> RigMaker:
                 for role in (Role.GATEWAY, Role.PROVISIONER, Role.PORTAL):
                     await ensure_resources(bus, role, Durability())
                 await gateways[name].listen()
-                await life.resources.enter_async_context(node.bus_of(Site(name, (url,))))
+                way = (ways or {}).get(name, url)
+                await life.resources.enter_async_context(node.bus_of(Site(name, (way,))))
             life.resources.push_async_callback(node.end, 0.2)
             node.begin(life.run)
             for gateway in gateways.values():

@@ -32,6 +32,8 @@ class EmbeddedServer:
         self._binary = find_server()
         self._server = NatsServer(self._binary, data, config)
         self._leaving = False
+        self.url = ""
+        """Where this machine reaches the server, also while it is started again."""
 
     async def __aenter__(self) -> Self:
         """Start the server.
@@ -40,6 +42,7 @@ class EmbeddedServer:
             SiteError: it does not start; the message says why.
         """
         await self._server.__aenter__()
+        self.url = self._server.url
         # Clients know the port, so a server that takes over must have the same.
         self._config = replace(self._config, port=urlsplit(self.url).port or ANY_PORT)
         return self
@@ -48,11 +51,6 @@ class EmbeddedServer:
         """Stop the server."""
         self._leaving = True
         await self._server.stop()
-
-    @property
-    def url(self) -> str:
-        """Where this machine reaches the server."""
-        return self._server.url
 
     async def keep(self) -> None:
         """Start the server again whenever it ends, until cancelled.
