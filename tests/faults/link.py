@@ -78,7 +78,9 @@ class Link:
         assert task is not None
         self._carrying.add(task)
         try:
-            await self._carry(reader, writer)
+            # asyncio.streams logs a callback that was cancelled as a defect (Python 3.11).
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._carry(reader, writer)
         finally:
             self._carrying.discard(task)
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from helexa.neuron import hub
 from helexa.neuron.tiny import files as tiny
 from helexa.protocol.errors import BadRequestError, ModelFailedError
 from helexa.protocol.messages.models import BackendKind, ModelConfig
@@ -53,6 +52,8 @@ class Weights:
             return None
         if source == EMBEDDED:
             return embedded
+        # An HTTP client takes long to import and much memory, and most hosts download nothing.
+        from helexa.neuron import hub  # noqa: PLC0415
 
         def told(done: hub.DownloadProgress) -> None:
             if done.total_bytes:
