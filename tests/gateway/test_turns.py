@@ -2,6 +2,8 @@
 """The rules of waiting: who is next, what is counted, who may claim what."""
 
 import asyncio
+import hashlib
+import time
 from dataclasses import dataclass, field
 
 import pytest
@@ -169,6 +171,17 @@ def test_an_open_gateway_with_keys_knows_them_and_lets_in_the_rest() -> None:
     assert SettingsAuthority((), is_open=True).authorise("bar") == Caller()
     with pytest.raises(UnauthorizedError):
         SettingsAuthority((digest,), is_open=False).authorise(None)
+
+
+def test_a_key_among_many_is_found_as_soon_as_among_few() -> None:
+    digests = [hashlib.sha256(f"key {number}".encode()).hexdigest() for number in range(100_000)]
+    authority = SettingsAuthority(tuple(digests), is_open=False)
+    began = time.process_time()
+    for number in range(0, 100_000, 200):
+        assert authority.authorise(f"key {number}").account == digests[number]
+        with pytest.raises(UnauthorizedError):
+            authority.authorise(f"another {number}")
+    assert time.process_time() - began < 1.0
 
 
 def test_a_limit_is_divided_among_gateways() -> None:
