@@ -5,20 +5,23 @@ import re
 import secrets
 from base64 import b32encode
 
-_SAFE = re.compile(rb"[A-Za-z0-9_-]")
+_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+_ALL_SAFE = re.compile(r"[A-Za-z0-9_-]*")
 _ESCAPE = re.compile(r"=([0-9A-F]{2})")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def encode_token(name: str) -> str:
     """Return `name` as one subject token and KV key; bytes that are not safe become `=XX`."""
-    return "".join(
-        chr(byte) if _SAFE.match(bytes([byte])) else f"={byte:02X}" for byte in name.encode()
-    )
+    if _ALL_SAFE.fullmatch(name):
+        return name
+    return "".join(chr(byte) if byte in _SAFE else f"={byte:02X}" for byte in name.encode())
 
 
 def decode_token(token: str) -> str:
     """Return the name that `encode_token` made `token` of."""
+    if _ALL_SAFE.fullmatch(token):
+        return token
     raw = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), token)
     return raw.encode("latin-1").decode()
 
