@@ -12,9 +12,9 @@ from helexa.gateway.fleet import SILENT_S, Fleet
 from helexa.gateway.peers import Peers
 from helexa.protocol import subjects
 from helexa.protocol.errors import ModelLoadingError, UnavailableError
-from helexa.protocol.messages.neurons import NeuronStatus
 from helexa.protocol.messages.provisioning import Ensured
 from helexa.protocol.messages.routing import GatewayBeat
+from helexa.protocol.reports import NeuronReport
 
 CHAT = "/v1/chat/completions"
 ASK = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
@@ -80,8 +80,8 @@ async def until_served(http: httpx.AsyncClient) -> None:
         pass
 
 
-def status(name: str) -> NeuronStatus:
-    return NeuronStatus(neuron_id=name, instance="i", sequence=1)
+def status(name: str) -> NeuronReport:
+    return NeuronReport(neuron_id=name, instance="i", sequence=1)
 
 
 def test_who_hears_nothing_calls_nobody_silent() -> None:

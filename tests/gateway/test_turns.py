@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 
 import pytest
+from msgspec.structs import replace
 from tests.gateway.roles import soon
 
 from helexa.gateway.authority import Caller, SettingsAuthority
@@ -24,8 +25,8 @@ from helexa.protocol.errors import (
     ShuttingDownError,
     UnauthorizedError,
 )
-from helexa.protocol.messages.models import ModelId, ModelState, ModelStatus
-from helexa.protocol.messages.neurons import NeuronStatus
+from helexa.protocol.messages.models import ModelId, ModelState
+from helexa.protocol.reports import ModelReport, NeuronReport
 
 ADA, BEA = Standing("ada"), Standing("bea")
 URGENT = Standing("ada", Priority.INTERACTIVE)
@@ -192,18 +193,18 @@ def test_a_limit_is_divided_among_gateways() -> None:
 
 def test_free_seats_are_known_before_the_neuron_reports_them_taken() -> None:
     fleet = Fleet()
-    model = ModelStatus(model=ModelId("m"), state=ModelState.LOADED, slots_total=4, slots_busy=1)
-    status = NeuronStatus(neuron_id="n", instance="i", sequence=1, slots_total=4, models=(model,))
+    model = ModelReport(model=ModelId("m"), state=ModelState.LOADED, slots_total=4, slots_busy=1)
+    status = NeuronReport(neuron_id="n", instance="i", sequence=1, slots_total=4, models=(model,))
     fleet.take(status, 0.0)
     assert fleet.seats("m", 0.0) == Seats(free=3, total=4)
     fleet.took("n", "m")
     assert fleet.seats("m", 0.0) == Seats(free=2, total=4)
-    fleet.take(status.model_copy(update={"sequence": 2}), 0.1)
+    fleet.take(replace(status, sequence=2), 0.1)
     assert fleet.seats("m", 0.1) == Seats(free=3, total=4)
     for heard_at in (1.5, 3.0, 4.5):
         fleet.hear(heard_at)
     assert fleet.seats("m", 4.5) == Seats()
-    fleet.take(status.model_copy(update={"sequence": 3, "draining": True}), 9.0)
+    fleet.take(replace(status, sequence=3, draining=True), 9.0)
     for heard_at in (1.5, 3.0, 4.5):
         fleet.hear(heard_at)
     assert fleet.seats("m", 4.5) == Seats()

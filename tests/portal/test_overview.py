@@ -4,6 +4,7 @@
 import pytest
 
 from helexa.portal.overview import Heard, model_rows
+from helexa.protocol.codec import pack
 from helexa.protocol.messages.models import (
     ModelCapability,
     ModelConfig,
@@ -12,6 +13,7 @@ from helexa.protocol.messages.models import (
     ModelStatus,
 )
 from helexa.protocol.messages.neurons import NeuronStatus
+from helexa.protocol.reports import read_report
 
 NOW_S = 1000.0
 TINY = ModelId("tiny")
@@ -19,7 +21,8 @@ CATALOGUE = {"tiny": ModelConfig(model=TINY, backend_kind="llama_cpp", aliases=(
 
 
 def heard(*models: ModelStatus, neuron: str = "n1", at_s: float = NOW_S) -> Heard:
-    return Heard(NeuronStatus(neuron_id=neuron, instance="i", sequence=1, models=models), at_s)
+    status = NeuronStatus(neuron_id=neuron, instance="i", sequence=1, models=models)
+    return Heard(read_report(pack(status)), at_s)
 
 
 def model(state: str, **more: object) -> ModelStatus:

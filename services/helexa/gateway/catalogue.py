@@ -8,7 +8,8 @@ from typing import Protocol
 from helexa.gateway.fields import Fields
 from helexa.gateway.fleet import Fleet
 from helexa.protocol.errors import UnavailableError, UnknownModelError
-from helexa.protocol.messages.models import ModelConfig, ModelState, ModelStatus, Workload
+from helexa.protocol.messages.models import ModelConfig, ModelState, Workload
+from helexa.protocol.reports import ModelReport
 
 _BEST_FIRST = (
     ModelState.LOADED,
@@ -43,6 +44,8 @@ class Catalogue:
         self._fleet = fleet
         self._aliases: dict[str, str] = {}
         self._configs: dict[str, ModelConfig] = {}
+        self._workloads: dict[str, tuple[int, int, set[str]]] = {}
+        """What the replicas of a model can do, in the edition and the second in which that held."""
         self._created = int(time.time())
 
     def take(self, name: str, config: ModelConfig | None) -> None:
@@ -77,9 +80,9 @@ class Catalogue:
 
     def workloads(self, name: str, config: ModelConfig | None) -> set[str]:
         """Return what the model can be asked to do."""
-        loaded = self._loaded(name)
+        loaded = self._loaded_workloads(name)
         if loaded:
-            return {each for status in loaded for each in status.capability.workloads}
+            return loaded
         # What a model that is not loaded does with text shows only when it is.
         text = {Workload.CHAT, Workload.COMPLETION, Workload.EMBEDDING}
         if config is None:
@@ -89,7 +92,7 @@ class Catalogue:
 
     def listed(self) -> list[Fields]:
         """Return all models as `GET /v1/models` shows them."""
-        names = self._configs.keys() | self._fleet.replicas(time.monotonic()).keys()
+        names = self._configs.keys() | self._fleet.models(time.monotonic())
         return [self.shown(name) for name in sorted(names)]
 
     def shown(self, name: str) -> Fields:
@@ -114,12 +117,22 @@ class Catalogue:
             },
         }
 
-    def _loaded(self, name: str) -> list[ModelStatus]:
-        statuses = self._fleet.statuses(name, time.monotonic())
-        return [each for each in statuses if each.state == ModelState.LOADED]
+    def _loaded_workloads(self, name: str) -> set[str]:
+        """Return what the replicas can do, together. Each request asks, and seldom anew."""
+        now, edition = time.monotonic(), self._fleet.editions[name]
+        known = self._workloads.get(name)
+        if known is None or known[:2] != (edition, int(now)):
+            found = {
+                each
+                for status in self._fleet.statuses(name, now)
+                if status.state == ModelState.LOADED
+                for each in status.capability.workloads
+            }
+            known = self._workloads[name] = (edition, int(now), found)
+        return known[2]
 
 
-def _state(statuses: list[ModelStatus], usable: list[ModelStatus]) -> str:
+def _state(statuses: list[ModelReport], usable: list[ModelReport]) -> str:
     if usable:
         return ModelState.LOADED
     states = {each.state for each in statuses}
@@ -128,13 +141,13 @@ def _state(statuses: list[ModelStatus], usable: list[ModelStatus]) -> str:
     return next((state for state in _BEST_FIRST if state in states), ModelState.UNLOADED)
 
 
-def _workloads(usable: list[ModelStatus], config: ModelConfig | None) -> set[str]:
+def _workloads(usable: list[ModelReport], config: ModelConfig | None) -> set[str]:
     if usable:
         return {each for status in usable for each in status.capability.workloads}
     return set(config.capability.workloads) if config else set()
 
 
-def _context(usable: list[ModelStatus], config: ModelConfig | None) -> int | None:
+def _context(usable: list[ModelReport], config: ModelConfig | None) -> int | None:
     """Return the tightest context: the one that every replica can honour."""
     known = [each.capability.max_context_tokens for each in usable]
     sizes = [size for size in known if size]

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from helexa.protocol.messages.models import ModelState, ModelStatus
-from helexa.protocol.messages.neurons import NeuronStatus
+from helexa.protocol.messages.models import ModelState
+from helexa.protocol.reports import ModelReport, NeuronReport
 
 HEARTBEAT_S = 1.0
 SILENT_S = 3 * HEARTBEAT_S
@@ -16,6 +16,8 @@ RETURN_GRACE_S = 5.0
 DEAF_S = 2 * HEARTBEAT_S
 """Gateways hear their own beats too. One that has heard nothing for so long was away itself."""
 FORGET_S = 60.0
+SWEEP_S = 1.0
+"""How often those who are to be forgotten are looked for."""
 
 Listener = Callable[[str, int, str], None]
 
@@ -30,10 +32,14 @@ class Seats:
 
 @dataclass(slots=True)
 class _Report:
-    status: NeuronStatus
+    status: NeuronReport
     at: float
     taken: Counter[str] = field(default_factory=Counter)
     """Requests that the neuron has accepted from here since, by model."""
+
+
+_Replica = tuple[_Report, ModelReport]
+"""A neuron's last report, and the part of it that is about one model."""
 
 
 class Fleet:
@@ -46,10 +52,15 @@ class Fleet:
     def __init__(self) -> None:
         """Begin without neurons."""
         self._reports: dict[str, _Report] = {}
+        self._replicas: dict[str, dict[str, _Replica]] = {}
+        """By model, then by neuron: a request asks of one model, whatever else there is."""
+        self._swept_at = float("-inf")
         self._heard_at = float("-inf")
         self._listeners: list[Listener] = []
         self.changes: Counter[str] = Counter()
         """How often news came that may help those who wait for a model."""
+        self.editions: Counter[str] = Counter()
+        """How often it changed what neurons say that a model is and can do."""
 
     def on_news(self, listener: Listener) -> None:
         """Call `listener` with a model, its free slots and where when waiting for it may be over.
@@ -67,7 +78,7 @@ class Fleet:
             self.listen_anew(now)
         return was_deaf
 
-    def take(self, status: NeuronStatus, now: float) -> None:
+    def take(self, status: NeuronReport, now: float) -> None:
         """Take in one report."""
         self._heard_at = max(self._heard_at, now)
         held = self._reports.get(status.neuron_id)
@@ -77,10 +88,15 @@ class Fleet:
             and held.status.sequence > status.sequence
         ):
             return
-        self._reports[status.neuron_id] = _Report(status, now)
+        before = self._keep(status, now)
+        if now - self._swept_at > SWEEP_S:
+            self._sweep(now)
         for model in status.models:
             room = _room(status, model)
-            newly_failed = model.state == ModelState.FAILED and not _had_failed(held, model)
+            was = before.get(model.model)
+            newly_failed = model.state == ModelState.FAILED and (
+                was is None or was.state != ModelState.FAILED
+            )
             if room or (newly_failed and self.failure(model.model, now) is not None):
                 self.changes[model.model] += 1
                 for listener in self._listeners:
@@ -95,11 +111,10 @@ class Fleet:
     def seats(self, model: str, now: float) -> Seats:
         """Return how many requests for `model` the neurons can take, together."""
         free = total = 0
-        for held in self._live(now):
-            for each in held.status.models:
-                if each.model == model and _can_serve(held.status, each):
-                    total += each.slots_total
-                    free += max(0, _room(held.status, each) - held.taken[model])
+        for held, each in self._live_replicas(model, now):
+            if _can_serve(held.status, each):
+                total += each.slots_total
+                free += max(0, _room(held.status, each) - held.taken[model])
         return Seats(free, total)
 
     def silence_s(self, neuron_id: str, now: float) -> float:
@@ -117,40 +132,34 @@ class Fleet:
 
     def neurons(self, now: float) -> int:
         """Return how many neurons report."""
-        return sum(1 for _ in self._live(now))
+        return sum(1 for held in self._reports.values() if self._is_live(held, now))
 
-    def replicas(self, now: float) -> dict[str, list[ModelStatus]]:
-        """Return every model that a neuron has or had loaded, by name."""
-        found: dict[str, list[ModelStatus]] = {}
-        for held in self._live(now):
-            for model in held.status.models:
-                found.setdefault(model.model, []).append(model)
-        return found
+    def models(self, now: float) -> set[str]:
+        """Return every model that a neuron has or had loaded."""
+        return {
+            model
+            for model, replicas in self._replicas.items()
+            if any(self._is_live(held, now) for held, _ in replicas.values())
+        }
 
-    def statuses(self, model: str, now: float) -> list[ModelStatus]:
+    def statuses(self, model: str, now: float) -> list[ModelReport]:
         """Return the model's state on each neuron that knows it."""
-        return [
-            each for held in self._live(now) for each in held.status.models if each.model == model
-        ]
+        return [each for _, each in self._live_replicas(model, now)]
 
     def can_go_on(self, model: str) -> bool:
         """Whether a neuron that has `model` can go on from a partial answer.
 
         One that has just fallen silent counts: it may be back.
         """
-        return any(
-            each.model == model and each.capability.continues_partial
-            for held in self._reports.values()
-            for each in held.status.models
-        )
+        replicas = self._replicas.get(model, {}).values()
+        return any(each.capability.continues_partial for _, each in replicas)
 
-    def serving(self, model: str, now: float) -> dict[str, ModelStatus]:
+    def serving(self, model: str, now: float) -> dict[str, ModelReport]:
         """Return the model's state on each neuron that serves it and takes new work."""
         return {
             held.status.neuron_id: each
-            for held in self._live(now)
-            for each in held.status.models
-            if each.model == model and _can_serve(held.status, each)
+            for held, each in self._live_replicas(model, now)
+            if _can_serve(held.status, each)
         }
 
     def failure(self, model: str, now: float) -> str | None:
@@ -161,20 +170,51 @@ class Fleet:
         failed = [each.error or "" for each in known if each.state == ModelState.FAILED]
         return failed[0] if failed else None
 
-    def _live(self, now: float) -> Iterator[_Report]:
-        heard_at = min(now, self._heard_at)
-        for name in [n for n, held in self._reports.items() if heard_at - held.at > FORGET_S]:
-            del self._reports[name]
-        for held in self._reports.values():
-            if heard_at - held.at <= SILENT_S:
-                yield held
+    def _keep(self, status: NeuronReport, now: float) -> dict[str, ModelReport]:
+        """Keep a report in the place of the neuron's last; return the models of that one."""
+        name = status.neuron_id
+        held = self._reports.get(name)
+        known = held.status.models if held else ()
+        before: dict[str, ModelReport] = {each.model: each for each in known}
+        kept = self._reports[name] = _Report(status, now)
+        gone = set(before)
+        for model in status.models:
+            gone.discard(model.model)
+            self._replicas.setdefault(model.model, {})[name] = (kept, model)
+            if not _is_alike(before.get(model.model), model):
+                self.editions[model.model] += 1
+        for model_name in gone:
+            self._remove(model_name, name)
+        return before
+
+    def _sweep(self, now: float) -> None:
+        """Forget those who have been silent for long."""
+        self._swept_at = now
+        for name in [n for n, held in self._reports.items() if now - held.at > FORGET_S]:
+            for model in {each.model for each in self._reports.pop(name).status.models}:
+                self._remove(model, name)
+
+    def _remove(self, model: str, neuron_id: str) -> None:
+        self.editions[model] += 1
+        replicas = self._replicas[model]
+        del replicas[neuron_id]
+        if not replicas:
+            del self._replicas[model]
+
+    def _live_replicas(self, model: str, now: float) -> Iterator[_Replica]:
+        for replica in self._replicas.get(model, {}).values():
+            if self._is_live(replica[0], now):
+                yield replica
+
+    def _is_live(self, held: _Report, now: float) -> bool:
+        return min(now, self._heard_at) - held.at <= SILENT_S
 
 
-def _can_serve(status: NeuronStatus, model: ModelStatus) -> bool:
+def _can_serve(status: NeuronReport, model: ModelReport) -> bool:
     return not status.draining and model.state == ModelState.LOADED and model.servable
 
 
-def _room(status: NeuronStatus, model: ModelStatus) -> int:
+def _room(status: NeuronReport, model: ModelReport) -> int:
     if not _can_serve(status, model):
         return 0
     free = model.slots_total - model.slots_busy
@@ -183,9 +223,10 @@ def _room(status: NeuronStatus, model: ModelStatus) -> int:
     return max(0, free)
 
 
-def _had_failed(held: _Report | None, model: ModelStatus) -> bool:
-    if held is None:
-        return False
-    return any(
-        each.model == model.model and each.state == ModelState.FAILED for each in held.status.models
+def _is_alike(before: ModelReport | None, now: ModelReport) -> bool:
+    """Whether a model is and can what it was and could."""
+    return before is not None and (before.state, before.servable, before.capability) == (
+        now.state,
+        now.servable,
+        now.capability,
     )

@@ -8,6 +8,7 @@ import time
 
 from helexa.bus.buckets import Bucket, Mirror
 from helexa.bus.client import Bus
+from helexa.bus.reports import hear_reports
 from helexa.bus.resources import ensure_resources, restore_resources
 from helexa.bus.service import Service
 from helexa.bus.workqueue import WorkQueue
@@ -40,8 +41,8 @@ from helexa.process.version import software_version
 from helexa.protocol import resources, subjects
 from helexa.protocol.errors import ShuttingDownError
 from helexa.protocol.messages.models import ModelConfig
-from helexa.protocol.messages.neurons import NeuronStatus
 from helexa.protocol.messages.routing import GatewayBeat
+from helexa.protocol.reports import NeuronReport
 from helexa.protocol.subjects import Role
 
 _log = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ class Gateway:
         await self.bus.wait_connected()
         await self._inbox.subscribe()
         await self._service.serve(subjects.CLAIM, self._claims.claim, gateway=self._inbox.me)
-        await self.bus.subscribe(subjects.NEURON_STATUS, self._take_status)
+        await hear_reports(self.bus, self._take_report)
         await self.bus.subscribe(subjects.GATEWAY_BEAT, self._take_beat)
         life.run("catalogue", self._mirror.run())
         life.run("beat", self._pulse.run())
@@ -200,10 +201,10 @@ class Gateway:
                     await running.changed.wait()
                     running.changed.clear()
 
-    def _take_status(self, status: NeuronStatus) -> None:
+    def _take_report(self, report: NeuronReport, _: bytes) -> None:
         self._hear()
-        self._fleet.take(status, time.monotonic())
-        self._dispatcher.cancels.heard(status.neuron_id)
+        self._fleet.take(report, time.monotonic())
+        self._dispatcher.cancels.heard(report.neuron_id)
 
     def _take_beat(self, beat: GatewayBeat) -> None:
         self._hear()

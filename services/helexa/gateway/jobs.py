@@ -13,8 +13,8 @@ from helexa.gateway.turns import Turns
 from helexa.gateway.work import Work
 from helexa.protocol.errors import HelexaError
 from helexa.protocol.messages.execution import ExecuteRequest
-from helexa.protocol.messages.models import ModelStatus
 from helexa.protocol.naming import random_id
+from helexa.protocol.reports import ModelReport
 
 
 @dataclass(slots=True, eq=False)
@@ -207,7 +207,7 @@ class Jobs:
 
 
 def objection(
-    work: Work, neuron_id: str, failed: Collection[str], serving: dict[str, ModelStatus]
+    work: Work, neuron_id: str, failed: Collection[str], serving: dict[str, ModelReport]
 ) -> str | None:
     """Return why a neuron may not have a job that it has pulled, or `None` if it may.
 
@@ -225,7 +225,7 @@ def objection(
     return None if status is None else _lack(work, status)
 
 
-def _lack(work: Work, status: ModelStatus) -> str | None:
+def _lack(work: Work, status: ModelReport) -> str | None:
     order, capability = work.order, status.capability
     context = capability.max_context_tokens
     if context and order.prompt_tokens > context:

@@ -4,8 +4,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from helexa.protocol.messages.models import ModelConfig, ModelState, ModelStatus
-from helexa.protocol.messages.neurons import NeuronStatus
+from helexa.protocol.messages.models import ModelConfig, ModelState
+from helexa.protocol.reports import ModelReport, NeuronReport
 
 NEURON_SILENT_AFTER_S = 5.0
 """A neuron reports each second; one that missed five reports is not counted."""
@@ -15,7 +15,7 @@ NEURON_SILENT_AFTER_S = 5.0
 class Heard:
     """The last report of one neuron."""
 
-    status: NeuronStatus
+    status: NeuronReport
     at_s: float
     """When it came, on the reader's monotonic clock."""
 
@@ -37,7 +37,7 @@ def model_rows(
     catalogue: Mapping[str, ModelConfig], heard: Iterable[Heard], now_s: float
 ) -> tuple[ModelRow, ...]:
     """Return the models in the order of their names."""
-    replicas: dict[str, list[ModelStatus]] = {}
+    replicas: dict[str, list[ModelReport]] = {}
     for report in heard:
         if now_s - report.at_s <= NEURON_SILENT_AFTER_S:
             for model in report.status.models:
@@ -47,7 +47,7 @@ def model_rows(
     )
 
 
-def _row(name: str, config: ModelConfig, replicas: list[ModelStatus]) -> ModelRow:
+def _row(name: str, config: ModelConfig, replicas: list[ModelReport]) -> ModelRow:
     state, told = _state_of(replicas)
     contexts = [
         found
@@ -59,7 +59,7 @@ def _row(name: str, config: ModelConfig, replicas: list[ModelStatus]) -> ModelRo
     return ModelRow(name, state, told, config.aliases, context)
 
 
-def _state_of(replicas: list[ModelStatus]) -> tuple[str, str]:
+def _state_of(replicas: list[ModelReport]) -> tuple[str, str]:
     serving = [r for r in replicas if r.state == ModelState.LOADED and r.servable]
     if serving:
         free = sum(max(0, replica.slots_total - replica.slots_busy) for replica in serving)

@@ -10,15 +10,16 @@ from starlette.routing import Route
 
 from helexa.bus.buckets import Bucket, Mirror
 from helexa.bus.client import Bus
+from helexa.bus.reports import hear_reports
 from helexa.portal.overview import Heard, model_rows
 from helexa.portal.page import SECURITY_HEADERS, STYLE, StatusPage, render
 from helexa.process.health import Readiness
 from helexa.process.metrics import Metrics
 from helexa.process.settings import SocketAddress
 from helexa.process.version import software_version
-from helexa.protocol import resources, subjects
+from helexa.protocol import resources
 from helexa.protocol.messages.models import ModelConfig
-from helexa.protocol.messages.neurons import NeuronStatus
+from helexa.protocol.reports import NeuronReport
 
 DEFAULT_GATEWAY_PORT = 8080
 
@@ -34,12 +35,12 @@ class SiteView:
 
     async def follow(self) -> None:
         """Keep the view up to date until cancelled."""
-        await self._bus.subscribe(subjects.NEURON_STATUS, self.hear)
+        await hear_reports(self._bus, self.hear)
         await self.catalogue.run()
 
-    def hear(self, status: NeuronStatus) -> None:
+    def hear(self, report: NeuronReport, _: bytes) -> None:
         """Take a neuron's report."""
-        self._heard[status.neuron_id] = Heard(status, time.monotonic())
+        self._heard[report.neuron_id] = Heard(report, time.monotonic())
 
     @property
     def heard(self) -> tuple[Heard, ...]:

@@ -31,7 +31,7 @@ class ModelId(str):
         cls, source: type[object], handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
-            cls._read,
+            cls.read,
             serialization=core_schema.plain_serializer_function_ser_schema(cls._write),
         )
 
@@ -54,7 +54,12 @@ class ModelId(str):
         }
 
     @classmethod
-    def _read(cls, value: object) -> Self:
+    def read(cls, value: object) -> Self:
+        """Return the id that `value` is on the wire.
+
+        Raises:
+            ValueError: it is none.
+        """
         if isinstance(value, cls):
             return value
         metadata: object = None
