@@ -18,7 +18,7 @@ from helexa.protocol.errors import (
     ModelNotLoadedError,
     UnsupportedError,
 )
-from helexa.protocol.frames import Frame, FrameKind, read_done, read_error
+from helexa.protocol.frames import Frame, FrameKind, read_done, read_error, read_last_part
 from helexa.protocol.messages.execution import (
     AttachRequest,
     CancelRequest,
@@ -420,6 +420,7 @@ async def test_an_embedding_comes_in_parts_under_our_name(rig: Rig) -> None:
     await rig.gateway.execute(request)
     frames = await rig.gateway.ended(request)
     parts = [frame.payload[0] for frame in frames if frame.kind == FrameKind.BODY]
+    parts.append(read_last_part(frames[-1]))
     assert len(parts) > 1
     whole = b"".join(part for part in parts if isinstance(part, bytes))
     answer = json.loads(whole)

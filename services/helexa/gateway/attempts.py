@@ -56,7 +56,9 @@ class Attempts:
         current = answer.fold.current
         attempt = current.attempt if current else 1
         if first:
-            await self._inbox.publish_control(answer, _opening(work, author))
+            # An answer that comes in one piece, nobody can have read a part of elsewhere.
+            if work.can_be_resumed:
+                await self._inbox.publish_control(answer, _opening(work, author))
         else:
             frame = pack_frame(attempt, 0, 0, FrameKind.ASSIGN, author, after)
             try:

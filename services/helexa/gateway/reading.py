@@ -19,7 +19,7 @@ from helexa.protocol.errors import (
     StreamInterruptedError,
     from_reply,
 )
-from helexa.protocol.frames import Frame, FrameKind, read_done, read_error
+from helexa.protocol.frames import Frame, FrameKind, read_done, read_error, read_last_part
 from helexa.protocol.messages.execution import TokenUsage
 from helexa.protocol.messages.usage import read_usage
 from helexa.protocol.naming import decode_token
@@ -111,8 +111,7 @@ class Reading:
         """Hand on what is content, and return the terminal frame if there is one."""
         content = [frame for frame in frames if frame.kind in CONTENT]
         if content:
-            if self.first_token_at is None:
-                self.first_token_at = time.monotonic()
+            self._note_first()
             self.answer.events = content[-1].first_event + events_in(content[-1])
             if self._transcript is not None:
                 for frame in content:
@@ -122,11 +121,19 @@ class Reading:
             await self.sink.beat()
         return frames[-1] if frames[-1].is_terminal else None
 
+    def _note_first(self) -> None:
+        if self.first_token_at is None:
+            self.first_token_at = time.monotonic()
+
     async def _end(self, frame: Frame) -> HelexaError | None:
         if frame.kind == FrameKind.ERROR:
             self.usage = _certified(frame, self.prefix_tokens)
             return from_reply(read_error(frame))
         self.usage, _ = read_done(frame)
+        part = read_last_part(frame)
+        if part:
+            self._note_first()
+            await self.sink.take_last(part)
         await self.sink.finish(self.usage)
         self.is_complete = True
         return None

@@ -52,6 +52,11 @@ class Work:
         return self.order.workload == WorkloadClass.CHAT_BULK
 
     @property
+    def can_be_resumed(self) -> bool:
+        """Whether another gateway may have to know what the answer is, and whose."""
+        return self.order.stream or self.resumable or self.is_bulk
+
+    @property
     def claim(self) -> Claim:
         """What this may cost at most."""
         return Claim(

@@ -58,6 +58,7 @@ class Outbox:
         self._next_seq = first_seq
         self._next_event = first_event
         self._hash = hashlib.sha256()
+        self._last_part: tuple[bytes, ...] = ()
 
     @property
     def output_sha256(self) -> str:
@@ -76,11 +77,12 @@ class Outbox:
         await self._send(first, FrameKind.DATA, len(events), text)
 
     async def send_body(self, answer: bytes) -> None:
-        """Publish an answer that is not a stream, in parts."""
+        """Publish an answer that is not a stream, in parts; the last one goes with the end."""
         self._count(answer)
-        for start in range(0, len(answer), PART_BYTES):
-            part = answer[start : start + PART_BYTES]
+        parts = [answer[at : at + PART_BYTES] for at in range(0, len(answer), PART_BYTES)]
+        for part in parts[:-1]:
             await self._send(self._next_event, FrameKind.BODY, part)
+        self._last_part = tuple(parts[-1:])
 
     async def send_beat(self, progress: float | None = None) -> None:
         """Publish that the work goes on."""
@@ -88,7 +90,8 @@ class Outbox:
 
     async def send_end(self, kind: FrameKind, *payload: object) -> None:
         """Publish the terminal frame."""
-        await self._send(self._next_event, kind, *payload)
+        last_part = self._last_part if kind == FrameKind.DONE else ()
+        await self._send(self._next_event, kind, *payload, *last_part)
 
     async def send_again(self, since_s: float) -> int:
         """Publish the kept frames of `since_s` and later once more; return how many."""

@@ -14,7 +14,7 @@ subject of (home, author, request). `seq` counts a neuron's frames from 0 and ru
 | `DATA` | neuron | `events, text`: that many events, as they go to the client |
 | `BODY` | neuron | `part`: a piece of an answer that is not a stream |
 | `BEAT` | neuron | `progress`: the backend is at work, or None |
-| `DONE` | neuron, ctl | `usage, signed, timings` |
+| `DONE` | neuron, ctl | `usage, signed, timings[, part]`: the last piece, as in `BODY` |
 | `ERROR` | neuron, ctl | `error, signed, timings`: an `ErrorReply` as a map |
 
 `DONE` and `ERROR` are terminal: exactly one ends an attempt. Those of `ctl` end the answer, before
@@ -151,6 +151,12 @@ def read_done(frame: Frame) -> tuple[TokenUsage, Timings]:
         raise MalformedError("not a final frame")
     usage, _, timings = frame.payload[:3]
     return TokenUsage.model_validate(usage), Timings.model_validate(timings)
+
+
+def read_last_part(frame: Frame) -> bytes:
+    """Return the piece of an answer that a `DONE` frame brings, empty where it brings none."""
+    part = frame.payload[3] if len(frame.payload) > 3 else None
+    return part if isinstance(part, bytes) else b""
 
 
 def read_error(frame: Frame) -> ErrorReply:
