@@ -12,7 +12,7 @@ from helexa.cli.childlogs import ChildLogs, notable
 
 def line(level: str, event: str, **facts: object) -> bytes:
     record = {"time": "t", "level": level, "event": event, "service": "s", "instance": "i"}
-    return json.dumps(record | facts).encode() + b"\n"
+    return json.dumps(record | facts, separators=(",", ":")).encode() + b"\n"
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,31 @@ def test_everything_is_kept_in_a_file_for_its_owner(
     file = tmp_path / "gateway.log"
     assert file.read_bytes() == b"".join(said)
     assert file.stat().st_mode & 0o077 == 0
+    assert capsys.readouterr().err == "gateway: warning: two\n"
+
+
+def test_of_many_lines_those_that_matter_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs = ChildLogs(tmp_path, verbose=False)
+    quiet = line("info", "one") + line("debug", "two", level_of="error")
+
+    logs.take("gateway", quiet + b"Traceback\n\n" + quiet + line("error", "three") + quiet)
+    logs.take("gateway", quiet)
+    logs.close()
+
+    assert capsys.readouterr().err == "gateway: Traceback\ngateway: error: three\n"
+
+
+def test_a_full_disk_costs_lines_and_not_the_listening(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gateway.log").symlink_to("/dev/full")
+    logs = ChildLogs(tmp_path, verbose=False)
+
+    logs.take("gateway", line("warning", "two"))
+    logs.close()
+
     assert capsys.readouterr().err == "gateway: warning: two\n"
 
 

@@ -43,7 +43,7 @@ class Machine:
         )
         assert process.stderr is not None
         said: list[str] = []
-        while not said or f'"event": "{awaited}"' not in said[-1]:
+        while not said or f'"event":"{awaited}"' not in said[-1]:
             said.append(process.stderr.readline())
             assert said[-1], "".join(said)
         # A pipe that nobody reads would stop the process one day.

@@ -33,9 +33,9 @@ SHOWN = re.compile(r"(?:^    |`)(helexa [^`\n]+)", re.MULTILINE)
 INSTALLS = re.compile(r"python3 -m pip install -e '\.\[[a-z,]+\]'")
 READY = {
     "up": b"helexa ready",
-    "cortex": b'"event": "role_serves"',
-    "neuron": b'"event": "joined"',
-    "gateway": b'"event": "serving"',
+    "cortex": b'"event":"role_serves"',
+    "neuron": b'"event":"joined"',
+    "gateway": b'"event":"serving"',
 }
 """What each kind of server prints when it can be used."""
 SITES = ("up", "cortex")

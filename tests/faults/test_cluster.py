@@ -28,7 +28,7 @@ TOKENS = 120
 STREAMS = 30
 SHORT_EVERY_S = 0.2
 REPLICATED_WITHIN_S = 60.0
-_CONNECTED = re.compile(r'"event": "bus_connected".*"server": "[^"]*:(\d+)"')
+_CONNECTED = re.compile(r'"event":"bus_connected".*"server":"[^"]*:(\d+)"')
 
 
 class Ground:

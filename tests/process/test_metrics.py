@@ -4,6 +4,7 @@
 import asyncio
 
 import pytest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
 from helexa.bus.client import Bus
 from helexa.process.metrics import Metrics
@@ -43,6 +44,46 @@ def test_the_scraped_text_holds_the_same_numbers() -> None:
     [(name, value)] = metrics.report(5.0).counters.items()
 
     assert f"\n{name} {value}\n" in metrics.render().decode()
+
+
+def test_the_text_is_that_of_prometheus_own_client() -> None:
+    ours, theirs = Metrics("gateway", "i1"), CollectorRegistry()
+    bounds = (0.001, 0.5, 10.0)
+    for plain in (
+        ours.counter("plain", "Plain."),
+        Counter("helexa_plain", "Plain.", registry=theirs),
+    ):
+        plain.inc(2.5)
+    for cut in (
+        ours.counter("cut", "By \\ and\nmore.", "route", "code"),
+        Counter("helexa_cut", "By \\ and\nmore.", ("route", "code"), registry=theirs),
+    ):
+        cut.labels("chat", 'a "quoted"\n\\ code').inc()
+        cut.labels("chat", "").inc(7)
+    for waits in (
+        ours.histogram("waits_seconds", "Waits.", "model", buckets=bounds),
+        Histogram("helexa_waits_seconds", "Waits.", ("model",), registry=theirs, buckets=bounds),
+    ):
+        for amount in (0.0005, 0.001, 0.0011, 0.5, 10.0, 10.1, 1e9):
+            waits.labels("tiny").observe(amount)
+    ours.counter("never", "Never counted.")
+    Counter("helexa_never", "Never counted.", registry=theirs)
+    ours.histogram("never_seconds", "Never.", buckets=bounds)
+    Histogram("helexa_never_seconds", "Never.", registry=theirs, buckets=bounds)
+    ours.histogram("never_cut_seconds", "Never.", "model", buckets=bounds)
+    Histogram("helexa_never_cut_seconds", "Never.", ("model",), registry=theirs, buckets=bounds)
+
+    assert ours.render() == generate_latest(theirs)
+
+
+def test_a_name_is_given_once_and_labels_are_given_all() -> None:
+    metrics = Metrics("gateway", "i1")
+    pages = metrics.counter("pages", "Pages.", "page")
+
+    with pytest.raises(ValueError, match="Duplicated"):
+        metrics.histogram("pages_total", "Again.")
+    with pytest.raises(ValueError, match="page"):
+        pages.labels("status", "200")
 
 
 @pytest.mark.accepts("UTL-2")

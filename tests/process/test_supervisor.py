@@ -37,8 +37,9 @@ class Heard:
     def __init__(self) -> None:
         self.lines: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
 
-    def take(self, name: str, line: bytes) -> None:
-        self.lines.put_nowait((name, line.decode().rstrip()))
+    def take(self, name: str, lines: bytes) -> None:
+        for line in lines.decode().splitlines():
+            self.lines.put_nowait((name, line))
 
     async def next(self) -> tuple[str, str]:
         return await asyncio.wait_for(self.lines.get(), LIMIT_S)
@@ -87,7 +88,7 @@ async def heard() -> Heard:
 
 @pytest.mark.accepts("LAB-4")
 async def test_a_child_that_ends_is_started_again(heard: Heard) -> None:
-    async with Supervisor([shell("cook", LIVES)], on_line=heard.take, pause=Pauses()) as running:
+    async with Supervisor([shell("cook", LIVES)], on_lines=heard.take, pause=Pauses()) as running:
         _, first = await heard.next()
         os.kill(int(first), signal.SIGKILL)
         _, second = await heard.next()
@@ -101,7 +102,7 @@ async def test_a_child_that_ends_is_started_again(heard: Heard) -> None:
 
 async def test_a_child_that_ends_well_unasked_is_started_again(heard: Heard) -> None:
     pauses = Pauses(open_gate=False)
-    async with Supervisor([shell("cook", "echo done >&2")], on_line=heard.take, pause=pauses):
+    async with Supervisor([shell("cook", "echo done >&2")], on_lines=heard.take, pause=pauses):
         await heard.next()
         await asyncio.wait_for(pauses.begun.wait(), LIMIT_S)
         pauses.gate.set()
@@ -115,7 +116,7 @@ async def test_waits_between_starts_grow() -> None:
     supervisor = Supervisor(
         [shell("cook", DIES)],
         policy=policy,
-        on_line=lambda _, __: None,
+        on_lines=lambda _, __: None,
         pause=pauses,
         chance=lambda: 1.0,
     )
@@ -139,7 +140,7 @@ async def test_a_child_that_keeps_failing_is_named_with_what_it_said() -> None:
     supervisor = Supervisor(
         [shell("cook", DIES), shell("waiter", LIVES)],
         policy=RestartPolicy(maximum_failures=3),
-        on_line=lambda _, __: None,
+        on_lines=lambda _, __: None,
         pause=Pauses(),
     )
 
@@ -167,7 +168,7 @@ async def test_a_wrong_setting_is_not_tried_again() -> None:
     child = shell("cook", "echo 'helexa: --socket: wrong' >&2; exit 2", ready=ready_by(never))
 
     with pytest.raises(ChildFailedError, match="--socket: wrong"):
-        async with Supervisor([child], on_line=lambda _, __: None, pause=pauses):
+        async with Supervisor([child], on_lines=lambda _, __: None, pause=pauses):
             pytest.fail("it was never ready")
 
     assert pauses.asked == []
@@ -187,7 +188,7 @@ async def test_a_stage_starts_when_the_one_before_is_ready(heard: Heard) -> None
         shell("waiter", "echo waiter >&2; exec sleep 1000", stage=1),
         shell("cook", "echo cook >&2; exec sleep 1000", ready=ready_by(may_go_on)),
     ]
-    supervisor = Supervisor(children, on_line=heard.take)
+    supervisor = Supervisor(children, on_lines=heard.take)
 
     starting = asyncio.create_task(supervisor.__aenter__())
     first = await heard.next()
@@ -205,7 +206,7 @@ async def test_a_stage_starts_when_the_one_before_is_ready(heard: Heard) -> None
 async def test_stages_stop_in_falling_order(heard: Heard) -> None:
     script = "trap 'echo stopped >&2; exit 0' TERM; echo up >&2; while :; do sleep 0.01; done"
     children = [shell(f"c{stage}", script, stage=stage) for stage in (0, 1, 2)]
-    async with Supervisor(children, on_line=heard.take) as running:
+    async with Supervisor(children, on_lines=heard.take) as running:
         for _ in children:
             assert (await heard.next())[1] == "up"
         assert len(running.pids) == 3
@@ -218,7 +219,7 @@ async def test_stages_stop_in_falling_order(heard: Heard) -> None:
 @pytest.mark.accepts("CX-27")
 async def test_a_child_that_does_not_stop_is_killed_with_what_it_started(heard: Heard) -> None:
     script = "trap '' TERM; sleep 1000 & echo $! >&2; wait; while :; do sleep 1000; done"
-    async with Supervisor([shell("cook", script)], on_line=heard.take, stop_within_s=0.2) as it:
+    async with Supervisor([shell("cook", script)], on_lines=heard.take, stop_within_s=0.2) as it:
         _, grandchild = await heard.next()
         [pid] = it.pids.values()
 
@@ -231,7 +232,7 @@ async def test_a_stop_during_a_wait_does_not_wait(heard: Heard) -> None:
     pauses = Pauses(open_gate=False)
 
     async with asyncio.timeout(LIMIT_S):
-        async with Supervisor([shell("cook", DIES)], on_line=heard.take, pause=pauses):
+        async with Supervisor([shell("cook", DIES)], on_lines=heard.take, pause=pauses):
             await pauses.begun.wait()
 
     assert len(pauses.asked) == 1
@@ -239,7 +240,7 @@ async def test_a_stop_during_a_wait_does_not_wait(heard: Heard) -> None:
 
 async def test_a_stop_during_the_start_leaves_nothing(heard: Heard) -> None:
     never = asyncio.Event()
-    supervisor = Supervisor([shell("cook", LIVES, ready=ready_by(never))], on_line=heard.take)
+    supervisor = Supervisor([shell("cook", LIVES, ready=ready_by(never))], on_lines=heard.take)
     starting = asyncio.create_task(supervisor.__aenter__())
     _, pid = await heard.next()
 
@@ -251,7 +252,7 @@ async def test_a_stop_during_the_start_leaves_nothing(heard: Heard) -> None:
 
 
 async def test_a_terminal_interrupt_does_not_reach_children(heard: Heard) -> None:
-    async with Supervisor([shell("cook", LIVES)], on_line=heard.take):
+    async with Supervisor([shell("cook", LIVES)], on_lines=heard.take):
         _, pid = await heard.next()
 
         assert os.getsid(int(pid)) == int(pid) != os.getsid(0)
@@ -260,7 +261,7 @@ async def test_a_terminal_interrupt_does_not_reach_children(heard: Heard) -> Non
 async def test_a_line_that_is_too_long_does_not_end_the_listening(heard: Heard) -> None:
     program = "import sys; sys.stderr.write('x' * 3_000_000 + '\\nafter\\n'); input()"
     child = Child("cook", (sys.executable, "-c", program))
-    async with Supervisor([child], on_line=heard.take, pause=Pauses(open_gate=False)):
+    async with Supervisor([child], on_lines=heard.take, pause=Pauses(open_gate=False)):
         while (await heard.next())[1] != "after":
             pass
 

@@ -102,7 +102,7 @@ async def start(life: Life, options: CortexOptions) -> None:
     site = plan_site(options.roles, known, shared)
     site.file.save(data.site_file)
     if site.children:
-        await supervise(life, site.children, on_line=pass_on, grace_s=settings.grace_s)
+        await supervise(life, site.children, on_lines=pass_on, grace_s=settings.grace_s)
     for flag, address in _sockets(options.roles):
         role = flag.removeprefix("--").removesuffix("-socket")
         _log.info("role_serves", extra={"role": role, "address": str(address)})

@@ -4,22 +4,25 @@
 import sys
 from collections.abc import Sequence
 
+from helexa.process.childlines import OnLines
 from helexa.process.lifecycle import EXIT_FAILED, Life
-from helexa.process.supervisor import Child, OnLine, Supervisor
+from helexa.process.supervisor import Child, Supervisor
 
 STOP_BEYOND_GRACE_S = 4.0
 """What the stages may take together beyond the time that each has for its accepted work."""
 
 
 async def supervise(
-    life: Life, children: Sequence[Child], *, on_line: OnLine, grace_s: float
+    life: Life, children: Sequence[Child], *, on_lines: OnLines, grace_s: float
 ) -> None:
     """Run `children` until the end of `life`; one that does not stay up ends it.
 
     Raises:
         ChildFailedError: one does not come up.
     """
-    supervisor = Supervisor(children, on_line=on_line, stop_within_s=grace_s + STOP_BEYOND_GRACE_S)
+    supervisor = Supervisor(
+        children, on_lines=on_lines, stop_within_s=grace_s + STOP_BEYOND_GRACE_S
+    )
     await life.resources.enter_async_context(supervisor)
 
     async def watch() -> None:

@@ -158,7 +158,7 @@ async def _start_processes(life: Life, options: UpOptions, data: DataDir) -> Sit
     logs = ChildLogs(data.logs, verbose=options.verbose)
     life.resources.callback(logs.close)
     _tell("Starting " + ", ".join(child.name for child in site.children))
-    await supervise(life, site.children, on_line=logs.take, grace_s=settings.grace_s)
+    await supervise(life, site.children, on_lines=logs.take, grace_s=settings.grace_s)
     return site
 
 

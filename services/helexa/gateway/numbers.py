@@ -9,6 +9,22 @@ from helexa.process.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 
+_SAID = (
+    "code",
+    "stream",
+    "workload",
+    "priority",
+    "prompt_tokens",
+    "completion_tokens",
+    "cached_tokens",
+    "finish",
+    "client_gone",
+    "attempts",
+    "neuron",
+    "decision",
+)
+"""What the closing line says of a report where there is something to say."""
+
 
 class Numbers:
     """Counts what the gateway does."""
@@ -33,13 +49,15 @@ class Numbers:
         self._queue_depth = metrics.gauge("queue_depth", "Requests that wait for room", "model")
         self._tokens = metrics.counter("tokens", "Tokens that were used", "type", "model")
         self._attempts = metrics.counter("attempts", "Neurons that were asked")
-        self._inflight = metrics.gauge("inflight_requests", "Requests being served")
+        self._inflight = 0
+        inflight = metrics.gauge("inflight_requests", "Requests being served")
+        inflight.set_function(lambda: self._inflight)
         self._ignored = metrics.counter("frames_ignored", "Frames that did not count")
         self._gone = metrics.counter("clients_gone", "Clients that left before the end", "route")
 
     def began(self) -> None:
         """Count a request that is being served."""
-        self._inflight.inc()
+        self._inflight += 1
 
     def show_line(self, model: str, depth: Callable[[], int]) -> None:
         """Show how many wait for `model` whenever somebody looks."""
@@ -48,7 +66,7 @@ class Numbers:
     def ended(self, incoming: Incoming) -> None:
         """Count a request that has ended, and write its line."""
         report, elapsed_s = incoming.report, incoming.elapsed_s
-        self._inflight.dec()
+        self._inflight -= 1
         self._requests.labels(report.route, report.model, str(report.status)).inc()
         self._duration.labels(report.route, report.model).observe(elapsed_s)
         if report.client_gone:
@@ -87,19 +105,7 @@ def _line(report: Report, elapsed_s: float) -> dict[str, object]:
         line["first_token_ms"] = round(report.first_token_s * 1000, 1)
     if report.queue_s:
         line["queue_ms"] = round(report.queue_s * 1000, 1)
-    optional = {
-        "code": report.code,
-        "stream": report.stream,
-        "workload": report.workload,
-        "priority": report.priority,
-        "prompt_tokens": report.prompt_tokens,
-        "completion_tokens": report.completion_tokens,
-        "cached_tokens": report.cached_tokens,
-        "finish": report.finish,
-        "client_gone": report.client_gone,
-        "attempts": report.attempts,
-        "neuron": report.neuron,
-        "decision": report.decision,
-    }
-    said = {name: value for name, value in optional.items() if value not in (None, "", False)}
-    return line | said
+    for name in _SAID:
+        if value := getattr(report, name):
+            line[name] = value
+    return line

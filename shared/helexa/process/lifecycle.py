@@ -16,6 +16,7 @@ import uvloop
 
 from helexa.bus.client import Bus
 from helexa.process.limits import allow_open_files
+from helexa.process.logs import write_logs_at_once
 from helexa.process.settings import SettingsError
 from helexa.process.signals import Stop, stop_on_signals
 from helexa.protocol.errors import HelexaError
@@ -88,6 +89,7 @@ def run_process(
     try:
         return uvloop.run(_live(main, stop_within_s))
     finally:
+        write_logs_at_once()
         faulthandler.cancel_dump_traceback_later()
 
 
@@ -126,6 +128,8 @@ def _settle_memory() -> None:
 
 
 def _end_within(limit_s: float) -> None:
+    # Who hangs is ended without another look at what has been said.
+    write_logs_at_once()
     asyncio.get_running_loop().call_later(limit_s, _give_up)
     # A loop that is blocked, or a thread that is, runs no callback.
     faulthandler.dump_traceback_later(limit_s + _BLOCKED_S, exit=True)

@@ -12,9 +12,7 @@ import time
 
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
     Gauge,
-    Histogram,
     disable_created_metrics,
     generate_latest,
 )
@@ -22,6 +20,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Sample
 
 from helexa.bus.client import Bus
+from helexa.process.tallies import Counter, Histogram
 from helexa.protocol import subjects
 from helexa.protocol.errors import HelexaError
 from helexa.protocol.messages.events import HistogramSample, MetricsReport
@@ -49,7 +48,9 @@ class Metrics:
 
     def counter(self, name: str, text: str, *labels: str) -> Counter:
         """Return a new counter `helexa_<name>_total`."""
-        return Counter(f"helexa_{name}", text, labels, registry=self.registry)
+        counter = Counter(f"helexa_{name}", text, labels)
+        self.registry.register(counter)
+        return counter
 
     def gauge(self, name: str, text: str, *labels: str) -> Gauge:
         """Return a new gauge `helexa_<name>`."""
@@ -59,7 +60,9 @@ class Metrics:
         self, name: str, text: str, *labels: str, buckets: tuple[float, ...] = LATENCY_BUCKETS_S
     ) -> Histogram:
         """Return a new histogram `helexa_<name>`."""
-        return Histogram(f"helexa_{name}", text, labels, registry=self.registry, buckets=buckets)
+        histogram = Histogram(f"helexa_{name}", text, labels, buckets)
+        self.registry.register(histogram)
+        return histogram
 
     def render(self) -> bytes:
         """Return all numbers in Prometheus's text format."""

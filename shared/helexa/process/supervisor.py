@@ -9,11 +9,11 @@ import random
 import signal
 import sys
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from helexa.process.childlines import ChildLines, OnLines
 from helexa.process.lifecycle import EXIT_USAGE
 from helexa.process.parent import die_with_parent
 from helexa.process.restarts import RestartPolicy, Restarts
@@ -21,15 +21,12 @@ from helexa.protocol.errors import HelexaError
 
 _log = logging.getLogger(__name__)
 
-TAIL_LINES = 12
-LONGEST_LINE_BYTES = 1024 * 1024
 STOP_WITHIN_S = 9.0
 """All children together; below the ten seconds that container runtimes and people wait."""
 
 _DRAIN_OUTPUT_S = 1.0
 
 Ready = Callable[[], Awaitable[None]]
-OnLine = Callable[[str, bytes], None]
 
 
 class ChildFailedError(HelexaError):
@@ -61,7 +58,7 @@ class _Kept:
         self.restarts = Restarts(policy)
         self.process: asyncio.subprocess.Process | None = None
         self.is_ready = asyncio.Event()
-        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self.tail: list[str] = []
 
     def signal(self, number: signal.Signals) -> None:
         if self.process is not None and self.process.returncode is None:
@@ -69,9 +66,9 @@ class _Kept:
                 self.process.send_signal(number)
 
 
-def pass_on(_: str, line: bytes) -> None:
-    """Write a child's line to our stderr as it is."""
-    sys.stderr.buffer.write(line)
+def pass_on(_: str, lines: bytes) -> None:
+    """Write a child's lines to our stderr as they are."""
+    sys.stderr.buffer.write(lines)
     sys.stderr.buffer.flush()
 
 
@@ -87,7 +84,7 @@ class Supervisor:
         children: Sequence[Child],
         *,
         policy: RestartPolicy | None = None,
-        on_line: OnLine = pass_on,
+        on_lines: OnLines = pass_on,
         stop_within_s: float = STOP_WITHIN_S,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
@@ -97,14 +94,14 @@ class Supervisor:
         Args:
             children: What to run.
             policy: How failures are treated.
-            on_line: Gets a child's name and each line that it writes to stderr; stdout is ours.
+            on_lines: Gets what a child writes to stderr, as it comes; stdout is ours.
             stop_within_s: How long all children together may take to stop; then they are killed.
             pause: Waits between two starts.
             chance: Spreads those waits; from 0 to 1.
         """
         policy = policy or RestartPolicy()
         self._kept = [_Kept(child, policy) for child in children]
-        self._on_line = on_line
+        self._on_lines = on_lines
         self._stop_within_s = stop_within_s
         self._pause = pause
         self._chance = chance
@@ -200,17 +197,19 @@ class Supervisor:
             await self._pause_or_stop(wait_s)
 
     async def _run_once(self, kept: _Kept) -> int:
-        kept.tail.clear()
+        kept.tail = []
         # A pipe of our own: asyncio's `wait` also waits for the end of the pipes it makes, which a
         # grandchild can hold open after the child has ended.
         reader, writer = os.pipe()
-        reading = asyncio.create_task(self._read(kept, reader))
+        lines = ChildLines(kept.child.name, self._on_lines)
+        pipe = os.fdopen(reader, "rb", buffering=0)
+        reading, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: lines, pipe)
         try:
             return await self._attend(kept, writer)
         finally:
-            await asyncio.wait({reading}, timeout=_DRAIN_OUTPUT_S)
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+            await asyncio.wait({lines.ended}, timeout=_DRAIN_OUTPUT_S)
+            reading.close()
+            kept.tail += lines.tail
 
     async def _attend(self, kept: _Kept, writer: int) -> int:
         try:
@@ -242,23 +241,6 @@ class Supervisor:
             start_new_session=True,
             preexec_fn=die_with_parent(os.getpid()),
         )
-
-    async def _read(self, kept: _Kept, reader: int) -> None:
-        lines = asyncio.StreamReader(limit=LONGEST_LINE_BYTES)
-        protocol = asyncio.StreamReaderProtocol(lines)
-        pipe = os.fdopen(reader, "rb", buffering=0)
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, pipe)
-        with contextlib.closing(transport):
-            while True:
-                try:
-                    line = await lines.readline()
-                except ValueError:
-                    # Longer than the limit; asyncio has dropped it.
-                    continue
-                if not line:
-                    return
-                kept.tail.append(line.decode(errors="replace").rstrip())
-                self._on_line(kept.child.name, line)
 
     async def _become_ready(self, kept: _Kept) -> None:
         if kept.child.ready is not None:
