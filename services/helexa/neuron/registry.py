@@ -44,6 +44,7 @@ class ModelRecord:
     """The configuration of the load that is under way or done."""
     error: str | None = None
     progress: float | None = None
+    _digested: tuple[ModelConfig, str] | None = None
 
     def configure(self, config: ModelConfig) -> bool:
         """Take a configuration and return whether it is news.
@@ -90,4 +91,9 @@ class ModelRecord:
     def digest(self) -> str:
         """The digest of the configuration in use, else of the one that the next load takes."""
         config = self.running or self.config
-        return config_digest(config) if config else ""
+        if config is None:
+            return ""
+        # Every report asks, and a configuration never changes.
+        if self._digested is None or self._digested[0] is not config:
+            self._digested = (config, config_digest(config))
+        return self._digested[1]
