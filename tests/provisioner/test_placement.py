@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+import time
 from dataclasses import replace
 
 import pytest
@@ -446,3 +447,13 @@ def test_an_operators_word_counts() -> None:
     assert placed(wish("m", policy=ON_DEMAND, asked_neurons=("b",)), *hosts) == ["b"]
     everywhere = ModelPolicy(on_every_neuron=True)
     assert placed(wish("m", policy=everywhere, stopped=True), *hosts) == []
+
+
+def test_a_large_site_is_planned_as_fast_as_it_is_large() -> None:
+    everywhere = wish("m", size=1, policy=ModelPolicy(on_every_neuron=True))
+    hosts = [host(f"n{number:04}") for number in range(1000)]
+    began = time.process_time()
+    assert len(plan_all([everywhere], hosts)["m"].neurons) == 1000
+    some = [wish(f"m{number:03}", size=0.01) for number in range(100)]
+    assert all(len(plan.neurons) == 1 for plan in plan_all(some, hosts[:100]).values())
+    assert time.process_time() - began < 2.0

@@ -98,7 +98,7 @@ class Api:
                 "leads": self._provisioner.lease.is_held,
                 "connected": bus.is_connected,
                 "servers": list(bus.connection.servers),
-                "neurons": len(self._state.registry.hosts()),
+                "neurons": self._state.registry.size,
                 "models": len(self._state.catalogue.models),
                 "enrolment": self._provisioner.enrolment is not None,
             }

@@ -4,6 +4,7 @@
 Kept apart by neuron and model: one host's failure says nothing of the others.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -25,32 +26,35 @@ class Backoff:
         self._first_s = first_s
         self._most_s = most_s
         self._factor = factor
-        self._failures: dict[tuple[str, str], Failure] = {}
+        self._failures: dict[str, dict[str, Failure]] = {}
+        """By model, then by neuron."""
 
     def fail(self, neuron_id: str, model: str, reason: str, now: float) -> Failure:
         """Note a failure and return what is known now."""
-        before = self._failures.get((neuron_id, model))
+        before = self.of(neuron_id, model)
         count = before.count + 1 if before else 1
         wait_s = min(self._first_s * self._factor ** min(count - 1, 32), self._most_s)
         made = Failure(count, reason, now + wait_s)
-        self._failures[(neuron_id, model)] = made
+        self._failures.setdefault(model, {})[neuron_id] = made
         return made
 
     def succeed(self, neuron_id: str, model: str) -> None:
         """Forget the failures of a model that was loaded after all."""
-        self._failures.pop((neuron_id, model), None)
+        self._failures.get(model, {}).pop(neuron_id, None)
 
     def forget_model(self, model: str) -> None:
         """Forget all failures of a model: its configuration has changed."""
-        for key in [key for key in self._failures if key[1] == model]:
-            del self._failures[key]
+        self._failures.pop(model, None)
 
     def of(self, neuron_id: str, model: str) -> Failure | None:
         """Return what is known of a model on a neuron, waiting or not."""
-        return self._failures.get((neuron_id, model))
+        return self._failures.get(model, {}).get(neuron_id)
+
+    def of_model(self, model: str) -> Mapping[str, Failure]:
+        """Return what is known of a model by neuron, waiting or not."""
+        return self._failures.get(model, {})
 
     def next_end(self, now: float) -> float | None:
         """Return when the first wait that is still running ends."""
-        return min(
-            (each.until for each in self._failures.values() if each.until > now), default=None
-        )
+        failures = (each for of_model in self._failures.values() for each in of_model.values())
+        return min((each.until for each in failures if each.until > now), default=None)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """Hosts and wishes as placement sees them: plain values, taken at one moment."""
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from helexa.protocol.messages.models import ModelConfig, ModelState, ModelStatus
@@ -18,6 +20,13 @@ class Host:
     """Time since its last report."""
     steady: bool = True
     """It has not missed several reports."""
+    models: dict[str, ModelStatus] = field(init=False, compare=False, default_factory=dict)
+    """What it reports of each model."""
+
+    def __post_init__(self) -> None:
+        """Sort what it reports: each model is looked up again and again."""
+        for each in self.status.models if self.status else ():
+            self.models.setdefault(each.model, each)
 
     @property
     def neuron_id(self) -> str:
@@ -31,8 +40,7 @@ class Host:
 
     def model(self, model: str) -> ModelStatus | None:
         """Return what it reports of a model."""
-        reported = self.status.models if self.status else ()
-        return next((each for each in reported if each.model == model), None)
+        return self.models.get(model)
 
     def has_loaded(self, model: str) -> bool:
         """Whether it reports the model as loaded."""
@@ -40,11 +48,22 @@ class Host:
         return found is not None and found.state == ModelState.LOADED
 
 
+def reports_of(hosts: Iterable[Host]) -> dict[str, list[ModelStatus]]:
+    """Return what is reported of each model."""
+    found: defaultdict[str, list[ModelStatus]] = defaultdict(list)
+    for host in hosts:
+        for model, status in host.models.items():
+            found[model].append(status)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Wish:
     """One model of the catalogue: what is wanted of it, and what was decided before."""
 
     config: ModelConfig
+    digest: str = ""
+    """Of the configuration."""
     current: tuple[str, ...] = ()
     """Neurons where it shall be, by the last decision."""
     asked: bool = False

@@ -13,7 +13,6 @@ from helexa.protocol.errors import (
 )
 from helexa.protocol.messages.models import ModelConfig, ModelId, ModelState
 from helexa.provisioner.backoff import Backoff
-from helexa.provisioner.catalogue import config_digest
 from helexa.provisioner.commands import Commands, Order, Step
 from helexa.provisioner.hosts import Host, Plan, Wish
 from helexa.provisioner.registry import Registry
@@ -56,10 +55,12 @@ class Orders:
         """Send what is needed to come nearer to `plans`."""
         reachable = [host for host in hosts if host.status and host.steady and not host.draining]
         known = {wish.model: wish.config for wish in wishes}
+        places = {model: frozenset(plan.neurons) for model, plan in plans.items()}
         for host in reachable:
-            self._clear(host, known, plans, group)
+            self._clear(host, known, places, group)
+        by_name = {host.neuron_id: host for host in reachable}
         for wish in wishes:
-            self._load(wish, plans[wish.model], reachable, group)
+            self._load(wish, plans[wish.model], by_name, group)
 
     def failed(self, neuron_id: str, model: str, error: HelexaError) -> None:
         """Note that a model cannot be had on a neuron for now."""
@@ -88,7 +89,7 @@ class Orders:
         self,
         host: Host,
         known: Mapping[str, ModelConfig],
-        plans: Mapping[str, Plan],
+        places: Mapping[str, frozenset[str]],
         group: asyncio.TaskGroup,
     ) -> None:
         for reported in host.status.models if host.status else ():
@@ -100,13 +101,13 @@ class Orders:
                 if self._wishes.is_removed(model) and reported.state != ModelState.LOADING:
                     bare = ModelConfig(model=ModelId(model), backend_kind="")
                     self._send(Order(host.neuron_id, bare, (Step.FORGET,)), group)
-            elif reported.state == ModelState.LOADED and host.neuron_id not in plans[model].neurons:
+            elif reported.state == ModelState.LOADED and host.neuron_id not in places[model]:
                 self._send(Order(host.neuron_id, config, (Step.UNLOAD,)), group)
 
     def _load(
-        self, wish: Wish, plan: Plan, reachable: Sequence[Host], group: asyncio.TaskGroup
+        self, wish: Wish, plan: Plan, reachable: Mapping[str, Host], group: asyncio.TaskGroup
     ) -> None:
-        places = [host for host in reachable if host.neuron_id in plan.neurons]
+        places = [reachable[name] for name in plan.neurons if name in reachable]
         whole = len(places) == len(plan.neurons) and all(
             host.has_loaded(wish.model)
             and not self._commands.is_under_way(host.neuron_id, wish.model)
@@ -130,7 +131,7 @@ class Orders:
         if state != ModelState.LOADED:
             return () if self._is_clearing(host) else (Step.CONFIGURE, Step.LOAD)
         digest = found.config_digest if found else ""
-        if not digest or digest == config_digest(wish.config) or not whole:
+        if not digest or digest == wish.digest or not whole:
             return ()
         return (Step.CONFIGURE, Step.UNLOAD, Step.LOAD)
 

@@ -7,11 +7,12 @@ less.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from helexa.provisioner.hosts import Host, Plan, Wish
-from helexa.provisioner.memory import Room, Size, room_of, shown, size_of
+from helexa.provisioner.hosts import Host, Plan, Wish, reports_of
+from helexa.provisioner.memory import Room, room_of, shown, size_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +37,19 @@ class _Board:
     def __init__(self, wishes: Sequence[Wish], hosts: Sequence[Host]) -> None:
         self._hosts = {host.neuron_id: host for host in hosts}
         self._wishes = {wish.model: wish for wish in wishes}
+        self._ranks = {wish.model: rank for rank, wish in enumerate(wishes)}
+        reported = reports_of(hosts)
         self._sizes = {
-            wish.model: size_of(
-                wish.config, [found for host in hosts if (found := host.model(wish.model))]
-            )
-            for wish in wishes
+            wish.model: size_of(wish.config, reported.get(wish.model, ())) for wish in wishes
         }
         self._plans = {wish.model: self._kept(wish) for wish in wishes}
+        self._placed: defaultdict[str, set[str]] = defaultdict(set)
+        """The models that have a place on each host."""
+        self._rooms: dict[str, Room] = {}
+        """What is left on hosts, as long as nothing there has changed."""
+        for plan in self._plans.values():
+            for name in plan.neurons:
+                self._placed[name].add(plan.model)
 
     def solve(self) -> dict[str, Plan]:
         order = sorted(
@@ -116,10 +123,7 @@ class _Board:
         """Bring a model to the least number of replicas, displacing others if need be."""
         plan = self._plans[wish.model]
         plan.wanted = self._bounded(wish, wish.minimum)
-        while len(plan.neurons) < plan.wanted:
-            fit = self._best(wish, plan, may_displace=True)
-            if fit is None:
-                return
+        for fit in self._best(wish, plan, plan.wanted, may_displace=True):
             reason = (
                 f"{wish.waiting} requests wait"
                 if wish.waiting
@@ -134,10 +138,7 @@ class _Board:
             return
         wanted, reason = self._ambition(wish, plan)
         plan.wanted = max(plan.wanted, wanted)
-        while len(plan.neurons) < wanted:
-            fit = self._best(wish, plan, may_displace=False)
-            if fit is None:
-                return
+        for fit in self._best(wish, plan, wanted, may_displace=False):
             self._take(wish, plan, fit, reason)
 
     def _ambition(self, wish: Wish, plan: Plan) -> tuple[int, str]:
@@ -158,14 +159,22 @@ class _Board:
         most = wish.config.policy.max_replicas
         return wanted if most is None else min(wanted, most)
 
-    def _best(self, wish: Wish, plan: Plan, *, may_displace: bool) -> _Fit | None:
+    def _best(self, wish: Wish, plan: Plan, wanted: int, *, may_displace: bool) -> list[_Fit]:
+        """Return how to come to so many replicas, as far as that goes, the best way first.
+
+        All at once: what is taken on one host changes nothing on another.
+        """
+        lacking = wanted - len(plan.neurons)
+        if lacking <= 0:
+            return []
+        there = set(plan.neurons)
         fits = [
             fit
             for host in self._hosts.values()
-            if host.neuron_id not in plan.neurons
+            if host.neuron_id not in there
             and (fit := self._fit(wish, host, plan, may_displace=may_displace))
         ]
-        return min(fits, key=lambda fit: (fit.order, fit.host.neuron_id), default=None)
+        return sorted(fits, key=lambda fit: (fit.order, fit.host.neuron_id))[:lacking]
 
     def _fit(self, wish: Wish, host: Host, plan: Plan, *, may_displace: bool) -> _Fit | None:
         """Return how `wish` fits on `host`, or note in `plan` why it does not."""
@@ -197,7 +206,10 @@ class _Board:
 
     def _take(self, wish: Wish, plan: Plan, fit: _Fit, reason: str) -> None:
         name = fit.host.neuron_id
+        self._rooms.pop(name, None)
+        self._placed[name].add(wish.model)
         for model in fit.victims:
+            self._placed[name].discard(model)
             displaced = self._plans[model]
             displaced.neurons.remove(name)
             displaced.reasons.append(f"leaves {name}: makes room for {wish.model}")
@@ -208,14 +220,14 @@ class _Board:
 
     def _victims(self, wish: Wish, host: Host, room: Room) -> tuple[str, ...] | None:
         """Return the fewest models whose leaving makes room, the least important first."""
-        candidates = [
-            other
-            for other in self._wishes.values()
-            if host.neuron_id in self._plans[other.model].neurons
-            and self._may_displace(wish, other, host)
-        ]
-        candidates.sort(
-            key=lambda other: (other.config.policy.priority, -self._idle_s(other, host.neuron_id))
+        there = (self._wishes[model] for model in self._placed[host.neuron_id])
+        candidates = sorted(
+            (other for other in there if self._may_displace(wish, other, host)),
+            key=lambda other: (
+                other.config.policy.priority,
+                -self._idle_s(other, host.neuron_id),
+                self._ranks[other.model],
+            ),
         )
         victims: list[str] = []
         for other in candidates:
@@ -243,21 +255,21 @@ class _Board:
 
     def _room(self, host: Host) -> Room:
         """Return what is left on `host` beside what runs there and what is about to."""
+        known = self._rooms.get(host.neuron_id)
+        if known is None:
+            known = self._rooms[host.neuron_id] = self._count_room(host)
+        return known
+
+    def _count_room(self, host: Host) -> Room:
         hardware = host.status.hardware if host.status else host.descriptor.hardware
-        loaded: list[Size] = []
-        coming: list[Size] = []
-        for model, size in self._sizes.items():
-            if host.has_loaded(model):
-                loaded.append(size)
-            elif host.neuron_id in self._plans[model].neurons:
-                coming.append(size)
-        room = room_of(hardware, loaded)
-        for size in coming:
-            room = room.less(size)
-        for model, size in self._sizes.items():
+        placed = self._placed[host.neuron_id]
+        loaded = {model for model in host.models if model in self._sizes and host.has_loaded(model)}
+        room = room_of(hardware, [self._sizes[model] for model in loaded])
+        for model in placed - loaded:
+            room = room.less(self._sizes[model])
+        for model in loaded - placed:
             # What has no place here any more still fills its memory.
-            if host.has_loaded(model) and host.neuron_id not in self._plans[model].neurons:
-                room = room.plus(size)
+            room = room.plus(self._sizes[model])
         return room
 
 

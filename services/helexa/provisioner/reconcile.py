@@ -11,7 +11,8 @@ from helexa.bus.buckets import Entry
 from helexa.bus.lease import Lease
 from helexa.protocol.errors import ConflictError, HelexaError, UnavailableError
 from helexa.protocol.messages.events import EventType
-from helexa.protocol.messages.models import ModelId, ModelState, ModelStatus
+from helexa.protocol.messages.models import ModelId, ModelState
+from helexa.protocol.reports import ModelReport
 from helexa.provisioner.announcer import Announcer
 from helexa.provisioner.catalogue import Catalogue
 from helexa.provisioner.commands import Commands
@@ -165,13 +166,16 @@ class Reconciler:
 
     async def _bury(self) -> None:
         """Mark the placements of models that are no longer in the catalogue."""
+        known = self._state.catalogue.models
         for model in self._state.placements.models:
+            if model in known:
+                continue
             entry = self._state.placements.get(model)
-            if entry and model not in self._state.catalogue.models and not entry.value.removed:
+            if entry and not entry.value.removed:
                 gone = Desired(model=ModelId(model), removed=True, decided_at_ms=wall_ms())
                 await self._state.placements.write(gone, entry)
 
-    def _on_state(self, neuron_id: str, model: ModelStatus, before: str | None) -> None:
+    def _on_state(self, neuron_id: str, model: ModelReport, before: str | None) -> None:
         if not self._lease.is_held:
             return
         self._announcer.say(

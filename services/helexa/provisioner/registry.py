@@ -10,10 +10,9 @@ from helexa.bus.buckets import Bucket, Mirror
 from helexa.bus.client import Bus
 from helexa.bus.context import SUBJECT
 from helexa.protocol import resources, subjects
-from helexa.protocol.codec import unpack
+from helexa.protocol.codec import pack, unpack
 from helexa.protocol.errors import BadRequestError, ForbiddenError, MalformedError
 from helexa.protocol.messages.events import EventType
-from helexa.protocol.messages.models import ModelStatus
 from helexa.protocol.messages.neurons import (
     Acknowledged,
     Departure,
@@ -23,6 +22,7 @@ from helexa.protocol.messages.neurons import (
     Registration,
 )
 from helexa.protocol.naming import encode_token
+from helexa.protocol.reports import ModelReport, NeuronReport, read_report
 from helexa.protocol.subjects import Call, subject_of
 from helexa.provisioner.announcer import Announcer
 from helexa.provisioner.hosts import Host
@@ -33,16 +33,33 @@ _log = logging.getLogger(__name__)
 MISSED_S = 3.0
 """Silence that three missed reports make: one changes nothing, three do."""
 
-StateChange = Callable[[str, ModelStatus, str | None], None]
+StateChange = Callable[[str, ModelReport, str | None], None]
 """Called with the neuron, what it reports of a model, and the state before."""
 
 
 @dataclass(slots=True)
 class _Seen:
-    status: NeuronStatus
+    """The last report of a neuron. It is read whole only when somebody looks."""
+
+    report: NeuronReport
+    encoded: bytes | None
+    """`None`: it has been read whole."""
     at: float
     degraded: bool = False
     gone: bool = False
+    _status: NeuronStatus | None = None
+
+    @property
+    def status(self) -> NeuronStatus | None:
+        """All of the report; `None` if what it says of the hardware makes no sense."""
+        if self.encoded is not None:
+            encoded, self.encoded = self.encoded, None
+            try:
+                self._status = unpack(NeuronStatus, encoded)
+            except MalformedError as error:
+                said = {"neuron": self.report.neuron_id, "error": error.message}
+                _log.warning("status_unreadable", extra=said)
+        return self._status
 
 
 class Registry:
@@ -81,19 +98,23 @@ class Registry:
 
     def hosts(self) -> list[Host]:
         """Return the neurons that are there."""
+        return [host for name in self._names() if (host := self.host(name))]
+
+    @property
+    def size(self) -> int:
+        """How many neurons are there."""
         now = self._clock()
-        found = []
-        for name, descriptor in {**self._just_registered, **self.mirror.values}.items():
-            seen = self._seen.get(name)
-            age_s = now - (seen.at if seen else self._began)
-            if age_s <= self._timeout_s:
-                status = seen.status if seen else None
-                found.append(Host(descriptor, status, age_s, age_s <= MISSED_S))
-        return found
+        return sum(1 for name in self._names() if self._age_s(name, now) <= self._timeout_s)
 
     def host(self, neuron_id: str) -> Host | None:
         """Return one neuron, if it is there."""
-        return next((host for host in self.hosts() if host.neuron_id == neuron_id), None)
+        entry = self.mirror.entries.get(neuron_id)
+        descriptor = entry.value if entry else self._just_registered.get(neuron_id)
+        age_s = self._age_s(neuron_id, self._clock())
+        if descriptor is None or age_s > self._timeout_s:
+            return None
+        seen = self._seen.get(neuron_id)
+        return Host(descriptor, seen.status if seen else None, age_s, age_s <= MISSED_S)
 
     async def register(self, request: Registration) -> Registered:
         """Know a neuron, or know it anew.
@@ -121,7 +142,8 @@ class Registry:
         if known is None or known.value.instance != descriptor.instance:
             _log.info("neuron_registered", extra={"neuron": name, "instance": descriptor.instance})
             self._announcer.say(EventType.NEURON_REGISTERED, neuron_id=name)
-        self._take(request.status)
+        encoded = pack(request.status)
+        self.take_report(read_report(encoded), encoded)
         return Registered()
 
     async def depart(self, request: Departure) -> Acknowledged:
@@ -146,20 +168,20 @@ class Registry:
         self._announcer.say(EventType.NEURON_REMOVED, neuron_id=neuron_id, reason=reason)
         self._changed()
 
-    def take_status(self, subject: str, data: bytes) -> None:
-        """Take a neuron's report. The server vouches for its subject, not for what it says."""
-        try:
-            status = unpack(NeuronStatus, data)
-        except MalformedError as error:
-            _log.warning("event_unreadable", extra={"subject": subject, "error": error.message})
+    def take_report(self, report: NeuronReport, encoded: bytes) -> None:
+        """Take what a neuron reports of itself."""
+        known = self._seen.get(report.neuron_id)
+        same = known is not None and known.report.instance == report.instance
+        if known is not None and same and known.report.sequence > report.sequence:
             return
-        own = subjects.subject_of(
-            subjects.NEURON_STATUS.subject, neuron=encode_token(status.neuron_id)
-        )
-        if subject == own:
-            self._take(status)
-        else:
-            _log.warning("status_of_another", extra={"subject": subject, "id": status.neuron_id})
+        self._seen[report.neuron_id] = _Seen(report, encoded, self._clock())
+        before = {each.model: each.state for each in known.report.models} if known and same else {}
+        for model in report.models:
+            if before.get(model.model) != model.state:
+                for listener in self._state_listeners:
+                    listener(report.neuron_id, model, before.get(model.model))
+        if known is None or known.gone or _material(known.report) != _material(report):
+            self._changed()
 
     def sweep(self) -> list[tuple[str, str]]:
         """Return the neurons that have fallen silent since the last call, each with an event type.
@@ -179,19 +201,14 @@ class Registry:
                 found.append((name, EventType.NEURON_DEGRADED))
         return found
 
-    def _take(self, status: NeuronStatus) -> None:
-        known = self._seen.get(status.neuron_id)
-        same = known is not None and known.status.instance == status.instance
-        if known is not None and same and known.status.sequence > status.sequence:
-            return
-        self._seen[status.neuron_id] = _Seen(status, self._clock())
-        before = {each.model: each.state for each in known.status.models} if known and same else {}
-        for model in status.models:
-            if before.get(model.model) != model.state:
-                for listener in self._state_listeners:
-                    listener(status.neuron_id, model, before.get(model.model))
-        if known is None or known.gone or _material(known.status) != _material(status):
-            self._changed()
+    def _names(self) -> list[str]:
+        """Return who has registered, known to all or only here as yet."""
+        entries = self.mirror.entries
+        return [*(name for name in self._just_registered if name not in entries), *entries]
+
+    def _age_s(self, neuron_id: str, now: float) -> float:
+        seen = self._seen.get(neuron_id)
+        return now - (seen.at if seen else self._began)
 
     def _on_registration(self, neuron_id: str, descriptor: NeuronDescriptor | None) -> None:
         self._just_registered.pop(neuron_id, None)
@@ -204,9 +221,9 @@ class Registry:
             listener()
 
 
-def _material(status: NeuronStatus) -> object:
-    models = [(each.model, each.state, each.servable, each.config_digest) for each in status.models]
-    return (status.instance, status.draining, models)
+def _material(report: NeuronReport) -> object:
+    models = [(each.model, each.state, each.servable, each.config_digest) for each in report.models]
+    return (report.instance, report.draining, models)
 
 
 def _refuse_others(call: Call[Any, Any], neuron_id: str) -> None:

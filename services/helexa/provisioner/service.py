@@ -10,6 +10,7 @@ from typing import Any
 
 from helexa.bus.client import Bus
 from helexa.bus.lease import Lease
+from helexa.bus.reports import hear_reports
 from helexa.bus.service import Service
 from helexa.process.metrics import Metrics
 from helexa.protocol import subjects
@@ -112,7 +113,7 @@ class Provisioner:
         self._told_at: dict[str, float] = {}
         self._ensures = metrics.counter("provisioner_ensures", "Asked for a model.", "outcome")
         neurons = metrics.gauge("provisioner_neurons", "Neurons that are there.")
-        neurons.set_function(lambda: len(self.state.registry.hosts()))
+        neurons.set_function(lambda: self.state.registry.size)
         leads = metrics.gauge("provisioner_leads", "1 where this replica leads.")
         leads.set_function(lambda: int(self.lease.is_held))
 
@@ -139,9 +140,7 @@ class Provisioner:
     async def bind(self, service: Service) -> None:
         """Hear neurons and other replicas, then answer."""
         registry = self.state.registry
-        await self.bus.subscribe_raw(
-            subjects.pattern_of(subjects.NEURON_STATUS.subject), registry.take_status
-        )
+        await hear_reports(self.bus, registry.take_report)
         await self.bus.subscribe(subjects.STATE_EVENT, self._take_event, service=Role.PROVISIONER)
         await service.serve(subjects.REGISTER, registry.register, queue=QUEUE)
         await service.serve(subjects.DEPART, registry.depart, queue=QUEUE)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """Puts together what is wanted of each model: catalogue, desired state, demand and failures."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from helexa.protocol.messages.models import ModelConfig, ModelState
@@ -31,11 +32,20 @@ class Wishes:
         self._clock = clock
         self._changed_at: dict[str, float] = {}
         self._stopped_at: dict[str, float] = {}
-        self._digests: dict[str, str] = {}
+        self._digests: dict[str, tuple[ModelConfig, str]] = {}
+        """Of the configurations as they were seen last."""
 
     def all(self, hosts: Sequence[Host]) -> list[Wish]:
         """Return a wish for each model of the catalogue."""
-        return [self._wish(config, hosts) for config in self._catalogue.models.values()]
+        present = frozenset(host.neuron_id for host in hosts)
+        holders: defaultdict[str, list[Host]] = defaultdict(list)
+        for host in hosts:
+            for model in host.models:
+                holders[model].append(host)
+        return [
+            self._wish(config, holders.get(config.model, ()), present)
+            for config in self._catalogue.models.values()
+        ]
 
     def changed(self, model: str) -> None:
         """Note that the placement of a model has just been changed."""
@@ -46,21 +56,23 @@ class Wishes:
         entry = self._placements.get(model)
         return entry is not None and entry.value.removed
 
-    def _wish(self, config: ModelConfig, hosts: Sequence[Host]) -> Wish:
+    def _wish(self, config: ModelConfig, hosts: Sequence[Host], present: frozenset[str]) -> Wish:
+        """Return the wish for one model; `hosts` are those that report it."""
         name = config.model
         now = self._clock()
-        self._notice_change(config)
+        digest = self._digest(config)
         entry = self._placements.get(name)
         desired = entry.value if entry and not entry.value.removed else None
         if any(_has_room(host, name) for host in hosts):
             self.demand.settle(name)
         failures = {
-            host.neuron_id: failure
-            for host in hosts
-            if (failure := self.backoff.of(host.neuron_id, name))
+            neuron_id: failure
+            for neuron_id, failure in self.backoff.of_model(name).items()
+            if neuron_id in present
         }
         return Wish(
             config=config,
+            digest=digest,
             # A model that was never placed from here may be there all the same: take it over.
             current=desired.neurons if desired else tuple(_holders(hosts, name)),
             asked=desired.asked if desired else False,
@@ -82,12 +94,18 @@ class Wishes:
         asked_at = self.demand.last_at(name)
         return asked_at is None or asked_at < since
 
-    def _notice_change(self, config: ModelConfig) -> None:
-        digest = config_digest(config)
-        if self._digests.get(config.model, digest) != digest:
+    def _digest(self, config: ModelConfig) -> str:
+        """Return the digest of a configuration, and notice when that has changed."""
+        name = config.model
+        known, digest = self._digests.get(name, (None, ""))
+        if known is config:
+            return digest
+        new = config_digest(config)
+        if known is not None and digest != new:
             # What failed before may work with what it says now.
-            self.backoff.forget_model(config.model)
-        self._digests[config.model] = digest
+            self.backoff.forget_model(name)
+        self._digests[name] = (config, new)
+        return new
 
 
 def _holders(hosts: Sequence[Host], model: str) -> list[str]:
