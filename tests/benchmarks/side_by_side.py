@@ -1,178 +1,150 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
-"""Time to first token and tokens a second: the backend asked directly, and through a whole site.
+"""Helexa beside other servers and beside none: one machine, one backend, one load, in turns.
 
-Run from the project's root: ``python -m tests.benchmarks.side_by_side``. It starts a llama.cpp
-child and a site of its own with the same model, asks both in turn, and prints medians. Bounded:
-about one minute with the defaults.
+Run from the project's root: ``python -m tests.benchmarks.side_by_side``. It compiles the backend
+and the load generator (gcc), installs the other servers into `--peers-dir` (pip, apt), starts all
+of them and a whole site, and asks each in every phase, one after the other, `--repetitions` times.
+What cannot be installed or started is named and left out. It prints the tables, and writes every
+single run to `--output`; `--page` puts the tables into a page, `--show FILE` prints those of an
+earlier run. About five minutes a repetition with the defaults; nothing else should run meanwhile.
 """
 
 import argparse
 import asyncio
 import contextlib
 import json
-import signal
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import asdict
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import psutil
-from tests.site_up.site import MODEL, READY, free_port
+from tests.benchmarks import peers
+from tests.benchmarks.conditions import conditions
+from tests.benchmarks.figures import DIRECT, Results, Run
+from tests.benchmarks.own_site import Counts, own_site
+from tests.benchmarks.page import put_into, report
+from tests.benchmarks.phases import PHASES, USUAL
+from tests.benchmarks.programs import Address, MockBackend, Timing, compiled, mock_backend
+from tests.benchmarks.rounds import Bench
+from tests.benchmarks.targets import LeftOutError, Target
+from tests.site_up.site import free_port
 
-from helexa.neuron.tiny.files import model_path, projector_path
+from helexa.process.limits import allow_open_files
 
-PROMPT = "Count to 100."
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Something that answers chats."""
-
-    name: str
-    base_url: str
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One streamed answer."""
-
-    first_token_s: float
-    total_s: float
-    tokens: int
-
-
-async def stream_once(target: Target, max_tokens: int) -> Sample:
-    """Stream one chat and time it."""
-    url = urlsplit(target.base_url)
-    body = json.dumps(
-        {
-            "model": MODEL,
-            "messages": [{"role": "user", "content": PROMPT}],
-            "stream": True,
-            "max_tokens": max_tokens,
-            "temperature": 0,
-        }
-    )
-    reader, writer = await asyncio.open_connection(url.hostname, url.port)
-    request = (
-        "POST /v1/chat/completions HTTP/1.1\r\n"
-        f"Host: {url.netloc}\r\nAuthorization: Bearer {target.key}\r\n"
-        "Content-Type: application/json\r\nConnection: close\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n{body}"
-    )
-    began = time.perf_counter()
-    writer.write(request.encode())
-    first: float | None = None
-    tokens = 0
-    async for line in reader:
-        if b'"content":"' in line:
-            first = first or time.perf_counter()
-            tokens += 1
-    writer.close()
-    ended = time.perf_counter()
-    if first is None:
-        raise RuntimeError(f"{target.name} sent no tokens")
-    return Sample(first - began, ended - began, tokens)
+CACHE = Path("~/.cache/helexa-bench")
+OUTPUT = Path("side-by-side.json")
+OURS = "helexa"
+Start = Callable[[MockBackend, peers.Place], AbstractAsyncContextManager[Target]]
 
 
 @contextlib.asynccontextmanager
-async def direct() -> AsyncIterator[Target]:
-    """Run the embedded model's backend alone."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "helexa.neuron.backends.llama_child", "--alias", MODEL),
-        *("--model", str(model_path()), "--mmproj", str(projector_path())),
-        *("--host", "127.0.0.1", "--port", "0", "--parallel", "8", "--ctx-size", "16384"),
-        *("--threads", "1"),
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        if process.stderr is None:
-            raise RuntimeError("no output to read")
-        async for line in process.stderr:
-            if line.startswith(b"serving on "):
-                yield Target("direct", line.split()[-1].decode(), "")
-                break
-    finally:
-        process.terminate()
-        await process.wait()
+async def direct(backend: MockBackend, place: peers.Place) -> AsyncIterator[Target]:
+    """Yield the backend itself."""
+    del place
+    yield Target(DIRECT, Address((backend.port,)))
 
 
-@contextlib.asynccontextmanager
-async def whole_site(folder: Path) -> AsyncIterator[tuple[Target, psutil.Process]]:
-    """Run `helexa up` and yield its gateway."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "helexa.cli", "up", "--data-dir", str(folder)),
-        *("--gateway-socket", f"127.0.0.1:{free_port()}"),
-        *("--orchestrator-socket", f"127.0.0.1:{free_port()}"),
-        *("--portal-socket", f"127.0.0.1:{free_port()}"),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        if process.stdout is None:
-            raise RuntimeError("no output to read")
-        async for line in process.stdout:
-            if line.startswith(READY):
-                break
-        site = json.loads((folder / "site.json").read_text())
-        yield Target("through Helexa", site["gateway_url"], ""), psutil.Process(process.pid)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(process.wait(), 15)
+def starts(counts: Counts) -> dict[str, Start]:
+    """Return how each target is started, by its name."""
+    return {
+        DIRECT: direct,
+        OURS: lambda backend, place: own_site(backend, place.folder, counts),
+        "litellm": peers.litellm,
+        "sglang-router": peers.sglang_router,
+        "vllm-router": peers.vllm_router,
+        "nginx": peers.nginx,
+    }
 
 
-async def measure(target: Target, concurrency: int, max_tokens: int) -> list[Sample]:
-    """Return one sample for each of `concurrency` simultaneous streams."""
-    began = [stream_once(target, max_tokens) for _ in range(concurrency)]
-    return await asyncio.gather(*began)
+async def measure(told: argparse.Namespace) -> tuple[dict[str, str], list[Run]]:
+    """Start everything, ask, and return the conditions and all runs."""
+    allow_open_files()
+    cache = told.peers_dir.expanduser()
+    generator = compiled("load_generator", cache)
+    counts = Counts(told.gateways, told.schedulers, told.neurons)
+    known = starts(counts)
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        program = compiled("mock_backend", cache)
+        backend = await stack.enter_async_context(mock_backend(program, free_port()))
+        targets: list[Target] = []
+        for name in told.targets:
+            place = peers.Place(cache / name, folder / name)
+            place.folder.mkdir()
+            try:
+                targets.append(await stack.enter_async_context(known[name](backend, place)))
+            except LeftOutError as reason:
+                say(f"{name} is left out: {reason}{last_words(place.folder)}")
+        about = conditions(targets, told.repetitions, told.duration_s)
+        about |= {"processes of helexa": str(counts)}
+        bench = Bench(backend, generator, Timing(told.warm_up_s, told.duration_s), say)
+        chosen = [each for each in PHASES if each.name in told.phases]
+        return about, await bench.rounds(targets, chosen, told.repetitions)
 
 
-def show(name: str, concurrency: int, runs: list[list[Sample]]) -> None:
-    """Print the medians of one row with their ranges."""
-    first = [statistics.median(sample.first_token_s for sample in run) * 1000 for run in runs]
-    rate = [
-        sum(sample.tokens for sample in run) / max(sample.total_s for sample in run) for run in runs
+def last_words(folder: Path) -> str:
+    """Return the end of what the programs in `folder` have logged."""
+    lines = [
+        f"\n  {log.name}: {line}"
+        for log in sorted(folder.glob("*.log"))
+        for line in log.read_text(errors="replace").splitlines()[-5:]
     ]
-    print(
-        f"| {name} | {concurrency} | {statistics.median(first):.1f} "
-        f"({min(first):.1f}-{max(first):.1f}) | {statistics.median(rate):.0f} "
-        f"({min(rate):.0f}-{max(rate):.0f}) |"
-    )
+    return "".join(lines)
 
 
-def show_memory(parent: psutil.Process) -> None:
-    """Print the resident memory of each process of the site."""
-    print("\n| process | memory |\n|---|---|")
-    for process in [parent, *parent.children(recursive=True)]:
-        command = [Path(part).name for part in process.cmdline()[:6]]
-        print(f"| {' '.join(command)} | {process.memory_info().rss / 1e6:.0f} MB |")
+def say(line: str) -> None:
+    """Tell how far it is, where it does not get into the tables."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
-async def main() -> None:
-    """Run everything and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def saved(file: Path) -> tuple[dict[str, str], list[Run]]:
+    """Return what an earlier run has written."""
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return found["conditions"], [Run(**run) for run in found["runs"]]
+
+
+def save(file: Path, about: Mapping[str, str], runs: list[Run]) -> None:
+    """Write the conditions and every run."""
+    found = {"conditions": about, "runs": [asdict(run) for run in runs]}
+    file.write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+def arguments() -> argparse.Namespace:
+    """Return what was asked for."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    names, phases = list(starts(Counts())), [each.name for each in PHASES]
+    parser.add_argument("--targets", nargs="+", choices=names, default=names)
+    usual = [each.name for each in USUAL]
+    parser.add_argument("--phases", nargs="+", choices=phases, default=usual)
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--max-tokens", type=int, default=200)
-    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8])
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        async with direct() as backend, whole_site(Path(folder)) as (site, process):
-            print("| target | streams | first token, ms | tokens/s |\n|---|---|---|---|")
-            for concurrency in options.concurrency:
-                runs: dict[str, list[list[Sample]]] = {backend.name: [], site.name: []}
-                for _ in range(options.repetitions):
-                    for target in (backend, site):
-                        runs[target.name].append(
-                            await measure(target, concurrency, options.max_tokens)
-                        )
-                for name, samples in runs.items():
-                    show(name, concurrency, samples)
-            show_memory(process)
+    parser.add_argument("--duration-s", type=float, default=4.0, help="of each phase")
+    parser.add_argument("--warm-up-s", type=float, default=1.0, help="before each phase")
+    for kind in ("gateways", "schedulers", "neurons"):
+        parser.add_argument(f"--{kind}", type=int, default=1, help="of our site")
+    parser.add_argument("--peers-dir", type=Path, default=CACHE, help="where peers are installed")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="gets every run, as JSON")
+    parser.add_argument("--page", type=Path, help="a page that gets the tables")
+    parser.add_argument("--show", type=Path, help="print the tables of this file, and do no more")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Measure, or read what was measured, and print it."""
+    told = arguments()
+    if told.show:
+        about, runs = saved(told.show)
+    else:
+        about, runs = asyncio.run(measure(told))
+        save(told.output, about, runs)
+    text = report(about, Results(runs))
+    print(text)
+    if told.page:
+        put_into(told.page, text)
+    return 0
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    sys.exit(main())

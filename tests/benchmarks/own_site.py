@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""Helexa as a target: a whole site of real processes, with everything on."""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import secrets
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import httpx
+from tests.benchmarks.programs import CHAT_PATH, Address, MockBackend
+from tests.benchmarks.targets import LeftOutError, Target, program, until_right
+from tests.site_up.site import free_port
+
+from helexa.process.version import software_version
+
+SLOTS = 4096
+SITE_WITHIN_S = 60.0
+LOOK_S = 0.1
+MODEL = "mock"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many processes of each kind the site has."""
+
+    gateways: int = 1
+    schedulers: int = 1
+    neurons: int = 1
+
+
+@contextlib.asynccontextmanager
+async def own_site(backend: MockBackend, folder: Path, counts: Counts) -> AsyncIterator[Target]:
+    """Run a site whose neurons ask the mock backend; its gateways ask for a key.
+
+    Raises:
+        LeftOutError: it does not come up, or serves callers without a key.
+    """
+    key = f"sk-{secrets.token_hex(16)}"
+    data = folder / "data"
+    data.mkdir(parents=True)
+    sockets = [
+        word
+        for role in ("gateway", "orchestrator", "portal")
+        for word in (f"--{role}-socket", f"127.0.0.1:{free_port()}")
+    ]
+    numbers = [
+        word
+        for kind in ("gateways", "schedulers", "neurons")
+        for word in (f"--{kind}", str(getattr(counts, kind)))
+    ]
+    variables = {
+        "HELEXA_GATEWAY_API_KEYS": hashlib.sha256(key.encode()).hexdigest(),
+        "HELEXA_PROVISIONER_SEED_DEFAULT_MODEL": "false",
+    }
+    command = (sys.executable, "-P", "-m", "helexa.cli", "up", "--data-dir", str(data))
+    up = (*command, *sockets, *numbers)
+    async with program(up, folder / "up.log", variables) as (pid, ended):
+        urls = await _with_model(data, backend, ended)
+        ports = tuple(int(url.rpartition(":")[2]) for url in urls)
+        address = Address(ports, MODEL, key)
+        await until_right(address, ended)
+        await _require_key(urls)
+        yield Target("helexa", address, software_version(), pid)
+
+
+async def _with_model(data: Path, backend: MockBackend, ended: asyncio.Task[int]) -> list[str]:
+    """Add the backend's model as soon as the site takes it; return the gateways' addresses."""
+    config = {
+        "backend_kind": "openai_proxy",
+        "listen_endpoint": backend.url,
+        "upstream_model": MODEL,
+        "slots": SLOTS,
+        "policy": {"on_every_neuron": True},
+    }
+    try:
+        async with asyncio.timeout(SITE_WITHIN_S), httpx.AsyncClient() as http:
+            while not await _add(http, data, config):
+                if ended.done():
+                    raise LeftOutError(f"`helexa up` ended with exit code {ended.result()}")
+                await asyncio.sleep(LOOK_S)
+    except TimeoutError as error:
+        raise LeftOutError("the site takes no model") from error
+    return cast("list[str]", json.loads((data / "site.json").read_text())["gateway_urls"])
+
+
+async def _add(http: httpx.AsyncClient, data: Path, config: dict[str, object]) -> bool:
+    # The files appear one after the other while the site starts.
+    with contextlib.suppress(OSError, ValueError, httpx.TransportError):
+        url = json.loads((data / "site.json").read_text())["orchestrator_url"]
+        key = (data / "secrets" / "orchestrator.key").read_text().strip()
+        answer = await http.put(
+            f"{url}/api/models/{MODEL}", json=config, headers={"Authorization": f"Bearer {key}"}
+        )
+        return answer.is_success
+    return False
+
+
+async def _require_key(urls: list[str]) -> None:
+    async with httpx.AsyncClient() as http:
+        for url in urls:
+            if (await http.post(f"{url}{CHAT_PATH}", json={})).status_code != 401:
+                raise LeftOutError("a gateway serves callers without a key")
