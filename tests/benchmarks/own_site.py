@@ -16,8 +16,14 @@ import httpx
 from tests.benchmarks.programs import CHAT_PATH, Address, MockBackend
 from tests.benchmarks.targets import LeftOutError, Target, program, until_right
 from tests.site_up.site import free_port
+from typing_extensions import override
 
+from helexa.bus.client import Bus
+from helexa.process.settings import ServiceSettings, load_settings
 from helexa.process.version import software_version
+from helexa.protocol.resources import MIB, TOKENS, USAGE
+from helexa.protocol.subjects import Role
+from helexa.site.connect import site_connection
 
 SLOTS = 4096
 SITE_WITHIN_S = 60.0
@@ -32,6 +38,11 @@ class Counts:
     gateways: int = 1
     schedulers: int = 1
     neurons: int = 1
+
+    @override
+    def __str__(self) -> str:
+        numbers = f"gateways {self.gateways}, schedulers {self.schedulers}, neurons {self.neurons}"
+        return f"{numbers}, a provisioner, a portal, a nats-server, the parent of all"
 
 
 @contextlib.asynccontextmanager
@@ -66,7 +77,20 @@ async def own_site(backend: MockBackend, folder: Path, counts: Counts) -> AsyncI
         address = Address(ports, MODEL, key)
         await until_right(address, ended)
         await _require_key(urls)
-        yield Target("helexa", address, software_version(), pid)
+        yield Target("helexa", address, software_version(), pid, look=lambda: kept(data))
+
+
+async def kept(data: Path) -> dict[str, str]:
+    """Return what the site's server holds of the load: the token log and the usage records."""
+    settings = load_settings(ServiceSettings, {"data_dir": data}).values
+    async with Bus(site_connection(settings, Role.PROVISIONER)) as bus:
+        await bus.wait_connected()
+        found: dict[str, str] = {}
+        for stream in (TOKENS, USAGE):
+            told = await bus.jetstream.stream_info(stream.name)
+            size = f"{told.state.bytes / MIB:,.0f} MiB of at most {stream.max_bytes / MIB:,.0f} MiB"
+            found[f"{stream.name} after the load"] = f"{told.state.messages:,} messages, {size}"
+    return found
 
 
 async def _with_model(data: Path, backend: MockBackend, ended: asyncio.Task[int]) -> list[str]:

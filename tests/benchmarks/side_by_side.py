@@ -34,7 +34,7 @@ from tests.site_up.site import free_port
 from helexa.process.limits import allow_open_files
 
 CACHE = Path("~/.cache/helexa-bench")
-OUTPUT = Path("side-by-side.json")
+OUTPUT = CACHE / "side-by-side.json"
 OURS = "helexa"
 Start = Callable[[MockBackend, peers.Place], AbstractAsyncContextManager[Target]]
 
@@ -78,10 +78,14 @@ async def measure(told: argparse.Namespace) -> tuple[dict[str, str], list[Run]]:
             except LeftOutError as reason:
                 say(f"{name} is left out: {reason}{last_words(place.folder)}")
         about = conditions(targets, told.repetitions, told.duration_s)
-        about |= {"processes of helexa": str(counts)}
+        if OURS in told.targets:
+            about |= {"processes of helexa": str(counts)}
         bench = Bench(backend, generator, Timing(told.warm_up_s, told.duration_s), say)
         chosen = [each for each in PHASES if each.name in told.phases]
-        return about, await bench.rounds(targets, chosen, told.repetitions)
+        runs = await bench.rounds(targets, chosen, told.repetitions)
+        for target in targets:
+            about |= await target.look() if target.look is not None else {}
+        return about, runs
 
 
 def last_words(folder: Path) -> str:
@@ -109,6 +113,7 @@ def saved(file: Path) -> tuple[dict[str, str], list[Run]]:
 def save(file: Path, about: Mapping[str, str], runs: list[Run]) -> None:
     """Write the conditions and every run."""
     found = {"conditions": about, "runs": [asdict(run) for run in runs]}
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
@@ -138,7 +143,7 @@ def main() -> int:
         about, runs = saved(told.show)
     else:
         about, runs = asyncio.run(measure(told))
-        save(told.output, about, runs)
+        save(told.output.expanduser(), about, runs)
     text = report(about, Results(runs))
     print(text)
     if told.page:

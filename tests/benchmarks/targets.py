@@ -5,8 +5,8 @@ import asyncio
 import contextlib
 import os
 import subprocess
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -38,7 +38,8 @@ class Target:
     pid: int | None = None
     """Of the process that everything which counts belongs to; `None`: nothing counts."""
     naming: Naming = own_name
-    remarks: list[str] = field(default_factory=list)
+    look: Callable[[], Awaitable[dict[str, str]]] | None = None
+    """Tells, after the load, what the target has kept of it."""
 
     def processes(self) -> dict[psutil.Process, str]:
         """Return its processes with their names."""
