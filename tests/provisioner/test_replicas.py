@@ -38,6 +38,31 @@ async def test_when_the_leader_dies_the_other_goes_on(site: Site) -> None:
     assert second.fence > fence
 
 
+async def test_a_new_leader_does_not_repeat_a_load_that_is_under_way(site: Site) -> None:
+    leader, other = await pair(site)
+    neurons = [await site.neuron(name) for name in ("n1", "n2")]
+    opened = asyncio.Event()
+    for neuron in neurons:
+        neuron.gates["m"] = opened
+    await leader.put(model("m", policy=ON_DEMAND))
+    await other.until(lambda: "m" in other.provisioner.state.catalogue.models)
+    await asyncio.gather(*(site.ensure("m", waiting=100) for _ in range(20)))
+    await leader.until(lambda: len(leader.placed("m")) == 1)
+    (place,) = leader.placed("m")
+    (holder,) = [neuron for neuron in neurons if neuron.name == place]
+    await holder.until(lambda: holder.loads["m"] == 1)
+    await leader.kill()
+    await site.expire_lease()
+    await other.leads()
+    await asyncio.gather(*(site.ensure("m", waiting=100) for _ in range(20)))
+    await other.put(model("marker", policy=ModelPolicy(on_every_neuron=True)))
+    for neuron in neurons:
+        await neuron.until(lambda neuron=neuron: "marker" in neuron.loaded)  # type: ignore[misc] # bound early
+    opened.set()
+    await holder.until(lambda: holder.loaded == {"m", "marker"})
+    assert sum(neuron.loads["m"] for neuron in neurons) == 1
+
+
 async def test_a_new_leader_leaves_alone_what_is_right(site: Site) -> None:
     leader, other = await pair(site)
     neurons = [await site.neuron(name) for name in ("n1", "n2", "n3")]
