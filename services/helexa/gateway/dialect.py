@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """Bodies of OpenAI's requests: what is asked, what it needs, and the body for the runtime."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 
 from helexa.gateway import fields as check
@@ -14,6 +14,7 @@ from helexa.protocol.messages.models import ModelConfig, Workload, WorkloadClass
 from helexa.protocol.messages.routing import UserHints
 
 MAX_INPUTS = 2048
+NO_HINTS = UserHints()
 OWN_FIELDS = ("model", "helexa", "stream", "stream_options", FIELD)
 """Fields that are for the gateway; it sets its own where the runtime needs them."""
 
@@ -53,7 +54,7 @@ class Order:
     max_tokens: int | None = None
     choices: int = 1
     prefix_hash: str | None = None
-    hints: UserHints = field(default_factory=UserHints)
+    hints: UserHints = NO_HINTS
 
     def body(self, model: str) -> bytes:
         """Return the runtime's body."""
@@ -234,13 +235,14 @@ def _count_integers(values: list[object]) -> bool:
 
 def _hints(fields: Fields, customs: Customs) -> UserHints:
     own = fields.get("helexa")
-    given = own if isinstance(own, dict) else {}
+    session = customs.session or check.text(fields, "prompt_cache_key")
+    if not isinstance(own, dict):
+        return UserHints(session=session) if session else NO_HINTS
     try:
-        hints = UserHints.model_validate(given)
+        hints = UserHints.model_validate(own)
     except ValueError as error:
         raise BadRequestError("'helexa' holds no such hints.", param="helexa") from error
-    session = hints.session or customs.session or check.text(fields, "prompt_cache_key")
-    return hints.model_copy(update={"session": session})
+    return hints if hints.session else hints.model_copy(update={"session": session})
 
 
 def _asked(fields: Fields, customs: Customs) -> Priority | None:
@@ -262,7 +264,10 @@ def _is_bulk(fields: Fields, customs: Customs, prompt_tokens: int) -> bool:
 
 
 def _without_own(fields: Fields) -> Fields:
-    return {name: value for name, value in fields.items() if name not in OWN_FIELDS}
+    made = dict(fields)
+    for name in OWN_FIELDS:
+        made.pop(name, None)
+    return made
 
 
 def _list(fields: Fields, name: str) -> list[object]:

@@ -8,6 +8,7 @@ scheduler is asked as if there had been no lease.
 from collections import deque
 from dataclasses import dataclass
 
+from helexa.gateway.dialect import NO_HINTS
 from helexa.gateway.work import Work
 from helexa.protocol.messages.models import WorkloadClass
 from helexa.protocol.messages.routing import RoutingDecision, Target, UserHints
@@ -15,7 +16,6 @@ from helexa.protocol.messages.routing import RoutingDecision, Target, UserHints
 MOST_TOLD = 1024
 """Uses that one report tells the schedulers, who keep about as many decisions."""
 MOST_KEPT = 4096
-_NO_HINTS = UserHints()
 _Key = tuple[str, str, tuple[str, ...], bytes, str]
 
 
@@ -91,7 +91,7 @@ def _may_share(work: Work) -> bool:
     order = work.order
     if order.workload == WorkloadClass.CHAT_BULK:
         return False
-    return order.hints == _NO_HINTS or order.hints == UserHints(session=order.hints.session)
+    return order.hints is NO_HINTS or order.hints == UserHints(session=order.hints.session)
 
 
 def _key(work: Work, *, is_any: bool) -> _Key:

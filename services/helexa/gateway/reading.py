@@ -19,7 +19,7 @@ from helexa.protocol.errors import (
     StreamInterruptedError,
     from_reply,
 )
-from helexa.protocol.frames import Frame, FrameKind, read_done, read_error, read_last_part
+from helexa.protocol.frames import Frame, FrameKind, read_done_usage, read_error, read_last_part
 from helexa.protocol.messages.execution import TokenUsage
 from helexa.protocol.messages.usage import read_usage
 from helexa.protocol.naming import decode_token
@@ -129,7 +129,7 @@ class Reading:
         if frame.kind == FrameKind.ERROR:
             self.usage = _certified(frame, self.prefix_tokens)
             return from_reply(read_error(frame))
-        self.usage, _ = read_done(frame)
+        self.usage = read_done_usage(frame)
         part = read_last_part(frame)
         if part:
             self._note_first()

@@ -153,6 +153,17 @@ def read_done(frame: Frame) -> tuple[TokenUsage, Timings]:
     return TokenUsage.model_validate(usage), Timings.model_validate(timings)
 
 
+def read_done_usage(frame: Frame) -> TokenUsage:
+    """Return the counts of a `DONE` frame.
+
+    Raises:
+        MalformedError: the frame is not one.
+    """
+    if frame.kind != FrameKind.DONE or not frame.payload:
+        raise MalformedError("not a final frame")
+    return TokenUsage.model_validate(frame.payload[0])
+
+
 def read_last_part(frame: Frame) -> bytes:
     """Return the piece of an answer that a `DONE` frame brings, empty where it brings none."""
     part = frame.payload[3] if len(frame.payload) > 3 else None
