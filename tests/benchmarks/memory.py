@@ -12,6 +12,8 @@ import psutil
 SAMPLE_S = 5.0
 FLAT_PART = 0.02
 KIB = 1024
+ARENA_KIB = 1024
+"""CPython takes memory from the system in pieces of this size, so that one step tells nothing."""
 
 
 @dataclass
@@ -45,7 +47,7 @@ class Verdict:
 
     @property
     def is_flat(self) -> bool:
-        return self.rise < FLAT_PART
+        return self.rise < FLAT_PART or self.rise * self.median_kib < 2 * ARENA_KIB
 
 
 def judge(series: Series, from_s: float) -> Verdict:

@@ -9,7 +9,8 @@ Bounded by its minutes. The first four tenths are not judged: so long the interp
 grow, and the logs and caches that keep a bounded past fill up (the longest, the token log's, keeps
 two minutes; a scheduler keeps its last thousand decisions). Of the rest the slope is that of the
 straight line with the least squares, and a process is flat if the line rises by less than two
-hundredths of the median in that time. Exits with 1 if one is not, or if a request failed.
+hundredths of the median in that time, or by less than two of the interpreter's pieces of memory (2
+MiB), which one step of it can be. Exits with 1 if one is not, or if a request failed.
 
 The server is not judged: it keeps what its streams are to keep, up to their bounds, and these are
 listed. (What is used is kept until a portal settles it.)
