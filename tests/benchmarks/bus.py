@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -27,7 +28,7 @@ from helexa.bus.service import Service
 from helexa.protocol import subjects
 from helexa.protocol.codec import pack, unpack
 from helexa.protocol.frames import FrameKind, pack_frame
-from helexa.protocol.messages.execution import ExecuteReply, ExecuteRequest, TokenUsage
+from helexa.protocol.messages.execution import ExecuteReply, ExecuteRequest
 from helexa.protocol.messages.models import ModelId
 from helexa.protocol.messages.routing import RoutingDecision, ScheduleRequest, Target
 
@@ -130,7 +131,7 @@ async def requests(
 
 async def frames(bus: Bus, pid: int, *, burst: int, n: int) -> None:
     """Print what `n` raw publishes and callbacks cost, `burst` of them in each turn of the loop."""
-    data = pack_frame(FrameKind.DATA, 1, 2, 3, b"x" * 250)
+    data = pack_frame(1, 2, 3, FrameKind.DATA, 1, b"x" * 250)
 
     async def heard() -> int:
         return (
@@ -155,8 +156,8 @@ def codec() -> None:
     print("\n| message | bytes | pack us | unpack us |\n|---|---|---|---|")
     for message in MESSAGES:
         data, kind = pack(message), type(message)
-        packed = cost_us(lambda message=message: pack(message))
-        unpacked = cost_us(lambda kind=kind, data=data: unpack(kind, data))
+        packed = cost_us(partial(pack, message))
+        unpacked = cost_us(partial(unpack, kind, data))
         print(f"| {kind.__name__} | {len(data)} | {packed:.2f} | {unpacked:.2f} |")
 
 

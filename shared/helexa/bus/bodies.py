@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """Bodies too large for one message: they go through an object store, and their name travels."""
 
+from collections.abc import Mapping
+
 import nats.errors
 import nats.js.errors
-from nats.aio.msg import Msg
 
 from helexa.bus.client import Bus
 from helexa.bus.headers import CLAIM_HEADER
@@ -49,12 +50,12 @@ async def get_body(bus: Bus, name: str) -> bytes:
     return found.data or b""
 
 
-async def body_of(bus: Bus, message: Msg) -> bytes:
-    """Return the body of a request or a reply: its own, or the stored one that it names.
+async def body_of(bus: Bus, fields: Mapping[str, str], data: bytes) -> bytes:
+    """Return the body of a request or a reply: its own, or the stored one that its headers name.
 
     Raises:
         NotFoundError: the stored body is gone.
         UnavailableError: the store cannot be reached.
     """
-    name = (message.headers or {}).get(CLAIM_HEADER)
-    return await get_body(bus, name) if name else message.data
+    name = fields.get(CLAIM_HEADER)
+    return await get_body(bus, name) if name else data

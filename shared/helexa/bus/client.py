@@ -11,8 +11,6 @@ from typing import Self
 import nats
 import nats.errors
 import nats.js.errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 
@@ -20,7 +18,7 @@ from helexa.bus import headers
 from helexa.bus.closing import close, drop_socket
 from helexa.bus.connection import Connection
 from helexa.bus.context import DEADLINE, Deadline
-from helexa.bus.reply_tokens import ReplyTokens
+from helexa.bus.direct import DirectClient
 from helexa.protocol.codec import pack, unpack
 from helexa.protocol.errors import (
     DeadlineExceededError,
@@ -54,9 +52,7 @@ class Bus:
     def __init__(self, connection: Connection) -> None:
         """Keep the options; nothing connects before `__aenter__`."""
         self.connection = connection
-        self.client = Client()
-        # nats-py counts its reply tokens up: a neuron could foretell them and forge a reply.
-        self.client._nuid = ReplyTokens()  # type: ignore[assignment]  # noqa: SLF001 - as above
+        self.client = DirectClient()
         self.closed = asyncio.Event()
         """Set when the client has given up, which is a reason to end the process."""
         self.last_error: str | None = None
@@ -126,11 +122,13 @@ class Bus:
         if len(payload) > self.max_payload_bytes:
             extra[headers.CLAIM_HEADER] = await put_body(self, payload)
             payload = b""
-        reply = await self._exchange(subject, payload, extra, deadline)
-        fields = reply.headers or {}
-        if headers.ERROR_CODE_HEADER in fields:
-            raise from_reply(unpack(ErrorReply, reply.data))
-        return unpack(call.reply, await body_of(self, reply))
+        reply, block = await self._exchange(subject, payload, headers.encode(extra), deadline)
+        if block:
+            fields = headers.decode(block)
+            if headers.ERROR_CODE_HEADER in fields:
+                raise from_reply(unpack(ErrorReply, reply))
+            reply = await body_of(self, fields, reply)
+        return unpack(call.reply, reply)
 
     async def publish(self, event: Event[MessageT], message: MessageT, **tokens: str) -> None:
         """Publish `message`; it is lost if nobody listens.
@@ -161,8 +159,8 @@ class Bus:
         Raises:
             HelexaError: no stream has confirmed it.
         """
-        reply = await self._exchange(subject, data, {}, Deadline.after(deadline_s))
-        ack = json.loads(reply.data)
+        reply, _ = await self._exchange(subject, data, b"", Deadline.after(deadline_s))
+        ack = json.loads(reply)
         if "error" in ack:
             raise UnavailableError(str(ack["error"].get("description", "not stored")))
 
@@ -203,31 +201,25 @@ class Bus:
         the log refuses it (seen). Who appends publishes a copy once it is accepted.
         """
 
-        async def take(message: Msg) -> None:
-            if message.headers:
-                return
-            # An exception that leaves a callback ends the whole connection (measured).
-            try:
-                handler(message.subject, message.data)
-            except Exception:  # noqa: BLE001 - see above
-                _log.exception("subscriber_failed", extra={"subject": message.subject})
+        def take(subject: str, _: str, data: bytes, block: bytes) -> None:
+            if not block or not headers.decode(block):
+                handler(subject, data)
 
         await self.wait_connected()
-        return await self.client.subscribe(subject, queue=queue, cb=take)
+        return await self.client.listen(subject, take, queue=queue)
 
     async def _exchange(
-        self, subject: str, payload: bytes, extra: dict[str, str], deadline: Deadline
-    ) -> Msg:
-        remaining = deadline.remaining_s
-        if remaining <= 0:
+        self, subject: str, payload: bytes, block: bytes, deadline: Deadline
+    ) -> tuple[bytes, bytes]:
+        if deadline.remaining_s <= 0:
             raise DeadlineExceededError
         if not self.is_connected:
             raise UnavailableError("the site's servers cannot be reached")
         try:
-            return await self.client.request(subject, payload, timeout=remaining, headers=extra)
+            return await self.client.exchange(subject, payload, block, deadline.at)
         except nats.errors.NoRespondersError as error:
             raise NoRespondersError(f"nobody serves {subject}") from error
-        except (TimeoutError, nats.errors.TimeoutError) as error:
+        except nats.errors.TimeoutError as error:
             raise DeadlineExceededError(f"no answer from {subject} in time") from error
         except nats.errors.MaxPayloadError as error:
             raise RequestTooLargeError from error

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import nats.errors
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from helexa.bus import headers
 from helexa.bus.bodies import body_of, put_body
 from helexa.bus.client import Bus
 from helexa.bus.context import DEADLINE, REQUEST_ID, SUBJECT, TRACEPARENT, Deadline
+from helexa.bus.deadlines import Deadlines
 from helexa.protocol import subjects
 from helexa.protocol.codec import pack, unpack
 from helexa.protocol.errors import (
@@ -53,6 +53,36 @@ class Endpoint:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
 
+@dataclass(slots=True)
+class _Asked:
+    """A request as it came."""
+
+    subject: str
+    reply: str
+    data: bytes
+    fields: dict[str, str]
+
+
+class _Limit:
+    """The end of the time that a caller waits for a task."""
+
+    __slots__ = ("_is_over", "_task")
+
+    def __init__(self, task: asyncio.Task[object] | None) -> None:
+        self._task = task
+        self._is_over = False
+
+    def end(self) -> None:
+        """Cancel the task: nobody waits any more."""
+        self._is_over = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def was_the_reason(self) -> bool:
+        """Whether the task was cancelled by this, and by nothing else."""
+        return self._is_over and self._task is not None and self._task.uncancel() == 0
+
+
 class Service:
     """A named service on the bus: serves calls until it is drained.
 
@@ -70,6 +100,7 @@ class Service:
         self._discovery: list[Subscription] = []
         self._started = datetime.now(UTC)
         self._stopping = False
+        self._deadlines = Deadlines(_Limit.end)
 
     async def serve(
         self,
@@ -84,19 +115,19 @@ class Service:
         subject = pattern_of(call.subject, **tokens)
         endpoint = Endpoint(call.subject.rpartition(".")[2].strip("{}"), subject, queue)
 
-        async def take(message: Msg) -> None:
+        def take(subject: str, reply: str, data: bytes, block: bytes) -> None:
+            asked = _Asked(subject, reply, data, headers.decode(block) if block else {})
             if len(endpoint.tasks) >= concurrency or self._stopping:
-                refusal: HelexaError = ShuttingDownError() if self._stopping else BusyError()
-                await self._respond_error(message, refusal)
+                self._send_error(asked, ShuttingDownError() if self._stopping else BusyError())
                 return
-            task = asyncio.create_task(self._answer(endpoint, call, handler, message))
+            task = asyncio.create_task(self._answer(endpoint, call, handler, asked))
             endpoint.tasks.add(task)
             task.add_done_callback(endpoint.tasks.discard)
 
         await self.bus.wait_connected()
         if not self._discovery:
             await self._announce()
-        endpoint.subscription = await self.bus.client.subscribe(subject, queue=queue, cb=take)
+        endpoint.subscription = await self.bus.client.listen(subject, take, queue=queue)
         self.endpoints.append(endpoint)
 
     async def drain(self, grace_s: float) -> None:
@@ -120,26 +151,26 @@ class Service:
         endpoint: Endpoint,
         call: Call[RequestT, ReplyT],
         handler: Callable[[RequestT], Awaitable[ReplyT]],
-        message: Msg,
+        asked: _Asked,
     ) -> None:
         began = time.perf_counter()
         endpoint.requests += 1
         try:
-            reply = await self._handle(call, handler, message)
-            await self._respond(message, reply)
+            reply = await self._handle(call, handler, asked)
+            await self._respond(asked, reply)
         except asyncio.CancelledError:
-            await self._respond_error(message, ShuttingDownError())
+            self._send_error(asked, ShuttingDownError())
         except HelexaError as error:
             endpoint.errors += 1
             endpoint.last_error = error.code
             _log.debug("refused", extra={"endpoint": endpoint.name, "code": error.code})
-            await self._respond_error(message, error)
+            self._send_error(asked, error)
         except Exception as error:  # noqa: BLE001 - see below
             # The one boundary where a defect becomes an answer: the caller must never wait in vain.
             endpoint.errors += 1
             endpoint.last_error = InternalError.code
             _log.exception("handler_failed", extra={"endpoint": endpoint.name})
-            await self._respond_error(message, InternalError(kind=type(error).__name__))
+            self._send_error(asked, InternalError(kind=type(error).__name__))
         finally:
             endpoint.seconds += time.perf_counter() - began
 
@@ -147,60 +178,65 @@ class Service:
         self,
         call: Call[RequestT, ReplyT],
         handler: Callable[[RequestT], Awaitable[ReplyT]],
-        message: Msg,
+        asked: _Asked,
     ) -> ReplyT:
-        fields = message.headers or {}
-        SUBJECT.set(message.subject)
+        fields = asked.fields
+        SUBJECT.set(asked.subject)
         REQUEST_ID.set(fields.get(headers.REQUEST_ID_HEADER, ""))
         TRACEPARENT.set(fields.get(headers.TRACEPARENT_HEADER, ""))
         remaining = headers.remaining_s(fields)
-        request = unpack(call.request, await body_of(self.bus, message))
+        request = unpack(call.request, await body_of(self.bus, fields, asked.data))
         if remaining is None:
             return await handler(request)
-        DEADLINE.set(Deadline.after(remaining))
-        limit = asyncio.timeout(remaining)
+        deadline = Deadline.after(remaining)
+        DEADLINE.set(deadline)
+        limit = _Limit(asyncio.current_task())
+        self._deadlines.set(limit, deadline.at)
         try:
-            async with limit:
-                return await handler(request)
-        except TimeoutError as error:
-            if limit.expired():
+            return await handler(request)
+        except asyncio.CancelledError as error:
+            if limit.was_the_reason():
                 raise DeadlineExceededError from error
             raise
+        finally:
+            self._deadlines.call_off(limit)
 
-    async def _respond(self, message: Msg, reply: Message) -> None:
+    async def _respond(self, asked: _Asked, reply: Message) -> None:
         data = pack(reply)
-        if len(data) <= self.bus.max_payload_bytes:
-            await self._send(message, data, None)
-            return
-        fields = {headers.CLAIM_HEADER: await put_body(self.bus, data)}
-        await self._send(message, b"", fields)
+        fields: dict[str, str] = {}
+        if len(data) > self.bus.max_payload_bytes:
+            fields[headers.CLAIM_HEADER] = await put_body(self.bus, data)
+            data = b""
+        self._send(asked, data, fields)
 
-    async def _respond_error(self, message: Msg, error: HelexaError) -> None:
+    def _send_error(self, asked: _Asked, error: HelexaError) -> None:
         reply = error.to_reply()
         fields = {
             headers.ERROR_CODE_HEADER: reply.code,
             headers.ERROR_HEADER: reply.code,
         }
-        await self._send(message, pack(reply), fields)
+        self._send(asked, pack(reply), fields)
 
-    async def _send(self, message: Msg, data: bytes, fields: dict[str, str] | None) -> None:
+    def _send(self, asked: _Asked, data: bytes, fields: dict[str, str]) -> None:
         # Only inboxes are answered: another reply subject would make us speak where the asker
         # itself may not, for example as an order to a neuron.
-        if not message.reply.startswith(subjects.INBOX):
+        if not asked.reply.startswith(subjects.INBOX):
             return
         try:
-            await self.bus.client.publish(message.reply, data, headers=fields)
+            self.bus.client.send(
+                asked.reply, data, header=headers.encode(fields) if fields else b""
+            )
         except nats.errors.Error as error:
             _log.warning("reply_lost", extra={"error": str(error)})
 
     async def _announce(self) -> None:
-        async def take(message: Msg) -> None:
-            kind = message.subject.split(".")[1]
+        def take(subject: str, reply: str, data: bytes, _: bytes) -> None:
+            kind = subject.split(".")[1]
             body = {"PING": self._identity, "INFO": self._info, "STATS": self._stats}[kind]()
-            await self._send(message, json.dumps(body).encode(), None)
+            self._send(_Asked(subject, reply, data, {}), json.dumps(body).encode(), {})
 
         for subject in subjects.discovery_subjects(self.name, self.instance):
-            self._discovery.append(await self.bus.client.subscribe(subject, cb=take))
+            self._discovery.append(await self.bus.client.listen(subject, take))
 
     def _identity(self) -> dict[str, object]:
         return {
