@@ -6,6 +6,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -31,7 +32,7 @@ class SiteFile(BaseModel):
     portal_url: str | None = None
 
     @classmethod
-    def load(cls, path: Path) -> "SiteFile | None":
+    def load(cls, path: Path) -> Self | None:
         """Return what `path` holds, or `None` when no site has written it.
 
         Raises:
