@@ -84,6 +84,12 @@ COMMANDS: dict[str, Command] = {
         "helexa chat helexa-tiny 'Hello!'",
         USE,
     ),
+    "bench": Command(
+        "helexa.cli.bench.command",
+        "Measure how fast a site, or any OpenAI-compatible API, answers.",
+        "helexa bench --model helexa-tiny --concurrency 1 4 16",
+        USE,
+    ),
     "why": Command(
         "helexa.cli.why",
         "Tell why a request went, or a model would go, where it does.",

@@ -67,11 +67,21 @@ def gateway(arguments: argparse.Namespace) -> Api:
         SettingsError: it is not known where that is.
         KeyFileError: the key cannot be read.
     """
+    return Api("the gateway", *gateway_address(arguments))
+
+
+def gateway_address(arguments: argparse.Namespace) -> tuple[str, str | None]:
+    """Return the base URL of the site's gateway, and the key for it.
+
+    Raises:
+        SettingsError: it is not known where that is.
+        KeyFileError: the key cannot be read.
+    """
     settings = read_client_settings(arguments)
     data = data_dir_of(settings)
     site = SiteFile.load(data.site_file)
     url = settings.gateway_url or (site.gateway_url if site else None)
-    return Api("the gateway", _known(url, "gateway"), _key(settings, data.gateway_key))
+    return _known(url, "gateway"), _key(settings, data.gateway_key)
 
 
 def _known(url: str | None, name: str) -> str:
