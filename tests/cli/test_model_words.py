@@ -35,12 +35,20 @@ def fields(line: str) -> dict[str, object]:
             },
         ),
         (
-            "m --endpoint http://h/v1 --upstream-model big --api-key-file /k --continuation none",
+            "m --endpoint http://h --upstream-model b --api-key-file /k --no-whole-answers",
+            {
+                "backend_kind": "openai_proxy",
+                "listen_endpoint": "http://h",
+                "upstream_model": "b",
+                "api_key_file": "/k",
+                "whole_answers": False,
+            },
+        ),
+        (
+            "m --endpoint http://h/v1 --continuation none",
             {
                 "backend_kind": "openai_proxy",
                 "listen_endpoint": "http://h/v1",
-                "upstream_model": "big",
-                "api_key_file": "/k",
                 "continuation": "none",
             },
         ),

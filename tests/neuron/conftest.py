@@ -18,6 +18,7 @@ from helexa.neuron.admission import Applicant
 from helexa.neuron.backends.continuing import Fields, after_assistant_message
 from helexa.neuron.backends.interface import Backend, EventStream
 from helexa.neuron.execution import Pace
+from helexa.neuron.hosted import MakeBackend
 from helexa.neuron.joining import JoinToken, Site
 from helexa.neuron.node import Node, Tuning
 from helexa.neuron.restarts import RestartPolicy
@@ -311,6 +312,7 @@ def new_rig(tmp_path: Path) -> RigMaker:
         restarts: RestartPolicy | None = None,
         slots: int = 0,
         ways: Mapping[str, str] | None = None,
+        make: MakeBackend | None = None,
     ) -> AsyncIterator[Rig]:
         neuron_id = f"n {random_id(40)}"
         runtimes = Runtimes()
@@ -322,7 +324,7 @@ def new_rig(tmp_path: Path) -> RigMaker:
             data,
             Metrics(Role.NEURON, "test"),
             kinds=("scripted",),
-            tuning=Tuning(runtimes.make, pace or Pace(), restarts or RestartPolicy()),
+            tuning=Tuning(make or runtimes.make, pace or Pace(), restarts or RestartPolicy()),
         )
         gateways: dict[str, Gateway] = {}
         try:

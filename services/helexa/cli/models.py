@@ -122,6 +122,11 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="how it is told to go on from a partial answer; known for llama_cpp and vllm",
     )
     parser.add_argument(
+        "--whole-answers",
+        action=argparse.BooleanOptionalAction,
+        help="whether it may be asked for answers in one piece, because it stops when it is left",
+    )
+    parser.add_argument(
         "--command",
         metavar="'PROGRAM ARGUMENTS'",
         help="what to run instead; ${PORT}, ${MODEL_PATH} and others are filled in",
@@ -150,6 +155,7 @@ def model_fields(arguments: argparse.Namespace) -> dict[str, object]:
         "listen_endpoint": arguments.endpoint,
         "upstream_model": arguments.upstream_model,
         "continuation": arguments.continuation,
+        "whole_answers": arguments.whole_answers,
         "api_key_file": arguments.api_key_file,
         "command": shlex.split(arguments.command or ""),
         "args": arguments.arg,

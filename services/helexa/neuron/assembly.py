@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """A streamed answer put together again, for callers that did not ask for a stream.
 
-Backends are always asked for a stream: closing one is the only thing that stops them.
+Here any backend is asked for a stream: with some, closing one is the only thing that stops them.
 """
 
 import json

@@ -67,7 +67,7 @@ class Servability:
     def check(self, now_s: float) -> None:
         """Ask beside the work, if that is due."""
         if self._checking is None and now_s - self._checked_s >= CHECK_PAUSE_S:
-            self._checking = asyncio.create_task(self._check(), name="check")
+            self._checking = asyncio.create_task(self.ask_at_work(), name="ask-at-work")
 
     def loss(self, since_s: float, now_s: float, limit_s: float) -> BackendError | None:
         """Return why nothing more is to be expected of an answer, `None` if something is.
@@ -90,7 +90,8 @@ class Servability:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _check(self) -> None:
+    async def ask_at_work(self) -> None:
+        """Ask the runtime while it has requests, and note what comes of it."""
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
                 await self._backend.probe()

@@ -22,6 +22,7 @@ from helexa.neuron.backends.interface import (
     EventStream,
     TextInference,
     VisionInference,
+    WholeInference,
 )
 from helexa.neuron.backends.kinds import BACKEND_KINDS, make_backend
 from helexa.neuron.tiny import files
@@ -193,6 +194,7 @@ async def test_every_kind_serves_every_kind_of_work(backend: Backend, chat: Chat
     assert isinstance(backend, TextInference)
     assert isinstance(backend, EmbeddingInference)
     assert isinstance(backend, VisionInference)
+    assert isinstance(backend, WholeInference)
     await backend.probe()
     assert backend.slots == 2
     assert backend.capability.max_context_tokens == 4096
@@ -201,6 +203,7 @@ async def test_every_kind_serves_every_kind_of_work(backend: Backend, chat: Chat
     await _completes(backend)
     await _embeds(backend)
     await _describes(backend, chat)
+    await _answers_whole(backend, chat)
 
 
 async def _chats(backend: ChatInference, chat: Chat) -> None:
@@ -243,6 +246,23 @@ async def _describes(backend: VisionInference, chat: Chat) -> None:
     question = {"type": "text", "text": "What is in this picture?"}
     seen = text_of(await read(await backend.describe(chat([image, question]))))
     assert seen == "I see a red square on a white background."
+
+
+async def _answers_whole(backend: WholeInference, chat: Chat) -> None:
+    answer = json.loads(await backend.answer_chat(chat("Hello!", stream=False)))
+    said = answer["choices"][0]["message"]["content"]
+    assert said.startswith("Hello")
+    body = {"prompt": "Hello", "temperature": 0, "max_tokens": 2}
+    answer = json.loads(await backend.answer_completion(json.dumps(body).encode()))
+    assert answer["usage"]["completion_tokens"] == 2
+
+
+async def test_only_a_runtime_that_stops_when_it_is_left_is_asked_for_whole_answers(
+    backend: Backend,
+) -> None:
+    # Behind each kind stands llama.cpp, which does not; vLLM is known to.
+    assert isinstance(backend, WholeInference)
+    assert backend.stops_when_left == (backend.config.backend_kind == BackendKind.VLLM)
 
 
 @pytest.mark.accepts("NR-7", "PORT-6")

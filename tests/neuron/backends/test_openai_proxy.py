@@ -156,3 +156,39 @@ async def test_a_server_that_goes_and_comes_back_is_seen_by_probing(serve: Serve
     await backend.stop(1)
     with pytest.raises(BackendError, match="not running"):
         await backend.probe()
+
+
+@pytest.mark.parametrize(
+    ("owner", "said", "whole"),
+    [
+        ("vllm", None, True),
+        (None, None, True),
+        ("llamacpp", None, False),
+        ("llamacpp", True, True),
+        ("vllm", False, False),
+    ],
+)
+async def test_a_server_is_asked_for_whole_answers_unless_it_goes_on_when_it_is_left(
+    serve: Serve, owner: str | None, said: bool | None, *, whole: bool
+) -> None:
+    listed = {"data": [{"id": "m", "owned_by": owner}]}
+    server = await serve(listing(200, listed))
+    backend = await start(proxy(server.url, whole_answers=said))
+    assert backend.stops_when_left == whole
+
+
+async def test_a_server_that_knows_streams_only_is_asked_for_a_whole_answer_once(
+    serve: Serve,
+) -> None:
+    async def script(exchange: Exchange) -> None:
+        while (request := await exchange.request())[0]:
+            if "GET" in request[0]:
+                await exchange.answer(json.dumps(MODELS).encode())
+            else:
+                await exchange.stream(b"data: [DONE]\n\n")
+
+    backend = await start(proxy((await serve(script)).url))
+    assert backend.stops_when_left
+    with pytest.raises(BackendError, match="streams only"):
+        await backend.answer_chat(b"{}")
+    assert not backend.stops_when_left

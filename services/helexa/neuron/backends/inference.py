@@ -171,7 +171,7 @@ class HttpInference:
 
     async def _stream(self, path: str, body: bytes) -> ResponseEvents:
         response = await self._post(path, body)
-        if response.headers.get("content-type", "").startswith("text/event-stream"):
+        if _is_stream(response):
             return ResponseEvents(response, self._incoming)
         try:
             answer = await response.read_all(_MAX_ERROR_BYTES)
@@ -183,6 +183,10 @@ class HttpInference:
     async def _whole(self, path: str, body: bytes, timeouts: Timeouts | None = _WHOLE) -> bytes:
         response = await self._post(path, body, timeouts)
         try:
+            if _is_stream(response):
+                # It knows nothing else, so that from now on it is asked for one.
+                self.stops_when_left = False
+                raise BackendError("the backend answers with streams only")
             return await response.read_all(_MAX_ANSWER_BYTES)
         finally:
             response.close()
@@ -199,3 +203,7 @@ class HttpInference:
         finally:
             response.close()
         raise error_of_response(response.status, response.headers, text)
+
+
+def _is_stream(response: Response) -> bool:
+    return response.headers.get("content-type", "").startswith("text/event-stream")
