@@ -45,7 +45,7 @@ class Exchange:
         self._course = Course()
         self._is_placed = False
         """Whether a neuron works on it, as far as is known."""
-        transcript = Transcript()
+        self._transcript = Transcript()
         self._reading = Reading(
             self.answer,
             self._sink(),
@@ -54,9 +54,8 @@ class Exchange:
             fleet=desk.fleet,
             limits=desk.limits,
             on_pulse=self._care,
-            transcript=transcript if work.order.stream else None,
+            transcript=self._transcript if work.order.stream else None,
         )
-        self._recovery = Recovery(desk, work, self._course, self._reading, transcript)
         self._watch: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -117,9 +116,12 @@ class Exchange:
             if GOES_ON in error.details:
                 raise error
             self._is_placed = False
-            step = self._recovery.step_after(error, is_last=attempt == self._desk.max_attempts)
+            recovery = Recovery(
+                self._desk, self._work, self._course, self._reading, self._transcript
+            )
+            step = recovery.step_after(error, is_last=attempt == self._desk.max_attempts)
             if step is Step.COMPLETE:
-                await self._recovery.complete()
+                await recovery.complete()
                 return
             if step is Step.FAIL:
                 raise error
