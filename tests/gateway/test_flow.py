@@ -22,6 +22,7 @@ from helexa.protocol.errors import (
 )
 from helexa.protocol.messages.provisioning import Ensured
 from helexa.protocol.messages.routing import Feedback, GatewayBeat, Outcome
+from helexa.protocol.prefixes import split_digests
 
 CHAT = "/v1/chat/completions"
 ASK = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
@@ -421,3 +422,27 @@ async def test_a_gateway_that_stops_finishes_what_it_can_and_sends_the_rest_away
     assert time.monotonic() - began < 4
     await site.bus.client.flush()
     assert beats[-1].returns
+
+
+async def test_scheduler_and_neuron_are_told_how_a_prompt_begins(
+    site: Site, neuron: Neuron
+) -> None:
+    http = site.http(await site.gateway())
+    system = {"role": "system", "content": "You know much. " * 90}
+    turns = [{"role": "user", "content": "first"}, {"role": "assistant", "content": "said " * 200}]
+    tools = [{"type": "function", "function": {"name": "look"}}]
+    bodies: list[dict[str, object]] = [
+        {"messages": [system, turns[0]]},
+        {"messages": [system, *turns, {"role": "user", "content": "second"}]},
+        {"messages": [system, turns[0]], "tools": tools},
+        {"messages": [turns[0]]},
+    ]
+    for body in bodies:
+        assert (await http.post(CHAT, json=body | {"model": MODEL})).status_code == 200
+    told = [split_digests(request.prefix_digests) for request in site.scheduler.asked[-4:]]
+    assert [split_digests(run.request.prefix_digests) for run in neuron.runs] == told
+    once, again, with_tools, short = told
+    assert len(again) > len(once) > 1
+    assert again[: len(once)] == once
+    assert not set(with_tools) & set(once)
+    assert short == []

@@ -29,6 +29,7 @@ from helexa.protocol.messages.execution import (
 from helexa.protocol.messages.neurons import DrainRequest
 from helexa.protocol.messages.routing import GatewayBeat
 from helexa.protocol.messages.usage import USAGE_DOMAIN, UsageBatch, UsageRecord, read_usage
+from helexa.protocol.prefixes import DIGEST_BYTES, digest_prefixes
 from helexa.site.keys import verify
 
 from .conftest import (
@@ -101,6 +102,17 @@ async def test_an_accepted_request_is_numbered_frames_and_one_end(rig: Rig) -> N
     firsts = [frame.first_event for frame in frames if frame.kind == FrameKind.DATA]
     assert firsts[0] == 3
     assert frames[-1].first_event == 3 + len(numbered)
+
+
+async def test_the_neuron_reports_what_it_has_read_at_once(rig: Rig) -> None:
+    prompt = digest_prefixes(b"a long prompt " * 200)
+    await rig.gateway.execute(rig.gateway.request(prefix_digests=prompt))
+
+    def reported() -> bool:
+        models = rig.gateway.statuses[-1].models
+        return any(each.prefix_digests == prompt[-DIGEST_BYTES:] for each in models)
+
+    await rig.gateway.until(reported)
 
 
 async def test_the_id_and_the_model_are_ours_in_every_event(rig: Rig) -> None:

@@ -22,8 +22,8 @@ from helexa.protocol.messages.models import (
 from helexa.protocol.messages.neurons import NeuronStatus
 from helexa.protocol.messages.routing import ScheduleRequest, UserHints
 from helexa.scheduler import feasibility
+from helexa.scheduler.candidates import Candidate, Neuron
 from helexa.scheduler.feasibility import Obstacle, judge, refusal, split
-from helexa.scheduler.fleet import Candidate
 from helexa.scheduler.history import Experience
 
 MODEL = ModelId("m")
@@ -70,13 +70,11 @@ class Host:
             models=(model,) if self.state else (),
         )
         return Candidate(
-            neuron_id=self.name,
-            age_s=self.age_s,
-            status=status,
+            Neuron(status, seen_at=-self.age_s, slots_busy=self.busy),
             model=model if self.state else None,
-            slots_busy=self.busy,
             model_slots_busy=self.model_busy,
             experience=self.experience,
+            price=Price(output_per_million_tokens=self.price),
         )
 
 

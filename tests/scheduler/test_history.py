@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+from random import SystemRandom
+
 import pytest
 
-from helexa.protocol.messages.models import ModelId, ModelState, ModelStatus
+from helexa.protocol.messages.models import ModelConfig, ModelId, ModelState, ModelStatus
 from helexa.protocol.messages.neurons import NeuronStatus
-from helexa.protocol.messages.routing import Feedback, Outcome
+from helexa.protocol.messages.routing import Feedback, Outcome, ScheduleRequest
+from helexa.scheduler.candidates import Candidate
+from helexa.scheduler.feasibility import Workload
 from helexa.scheduler.fleet import Fleet
 from helexa.scheduler.history import History
 
@@ -71,32 +75,39 @@ def fleet() -> Fleet:
     return Fleet(History(10), forget_after_s=60)
 
 
+def seen(known: Fleet, now: float) -> list[Candidate]:
+    """Return the candidates as a decision sees them."""
+    known.forget_silent(now)
+    asked = ScheduleRequest(request_id="r", model=M, workload="ChatInteractive")
+    config = ModelConfig(model=M, backend_kind="any")
+    return list(known.replicas("m").best(Workload(asked, config, 3.0, now), SystemRandom()))
+
+
 def test_own_decisions_count_as_load_until_the_next_report() -> None:
     known = fleet()
     known.report(status(1), 0)
     known.decided("a", "m")
     known.decided("a", "other")
-    (before,) = known.candidates("m", 0.1)
+    (found,) = seen(known, 0.1)
+    assert (found.neuron.slots_busy, found.model_slots_busy) == (2, 1)
     known.report(status(2, busy=1), 0.2)
-    (after,) = known.candidates("m", 0.3)
-    assert (before.slots_busy, before.model_slots_busy) == (2, 1)
-    assert (after.slots_busy, after.model_slots_busy) == (1, 1)
+    assert (found.neuron.slots_busy, found.model_slots_busy) == (1, 1)
 
 
 def test_a_report_that_was_overtaken_is_dropped() -> None:
     known = fleet()
     known.report(status(5, busy=3), 0)
     known.report(status(4, busy=0), 0.1)
-    assert known.candidates("m", 0.2)[0].slots_busy == 3
+    assert seen(known, 0.2)[0].neuron.slots_busy == 3
 
 
 def test_a_restarted_neuron_starts_with_a_clean_record() -> None:
     known = fleet()
     known.report(status(5), 0)
     known.feedback(Feedback(gateway="g", outcomes=(Outcome(neuron_id="a", model=M, failed=9),)), 0)
-    assert known.candidates("m", 0)[0].experience.error_rate > 0.5
+    assert seen(known, 0)[0].experience.error_rate > 0.5
     known.report(status(1, instance="j"), 1)
-    assert known.candidates("m", 1)[0].experience.error_rate == 0
+    assert seen(known, 1)[0].experience.error_rate == 0
 
 
 def test_being_refused_for_want_of_room_is_no_failure() -> None:
@@ -104,7 +115,7 @@ def test_being_refused_for_want_of_room_is_no_failure() -> None:
     known.report(status(), 0)
     outcome = Outcome(neuron_id="a", model=M, refused=50, first_token_s=(0.2,))
     known.feedback(Feedback(gateway="g", outcomes=(outcome,)), 0)
-    experience = known.candidates("m", 0)[0].experience
+    experience = seen(known, 0)[0].experience
     assert (experience.error_rate, experience.first_token_s) == (0.0, 0.2)
 
 
@@ -112,6 +123,6 @@ def test_being_refused_for_want_of_room_is_no_failure() -> None:
 def test_a_silent_neuron_ages_and_is_forgotten() -> None:
     known = fleet()
     known.report(status(), 0)
-    assert known.candidates("m", 2.5)[0].age_s == 2.5
-    assert known.candidates("m", 61) == []
+    assert seen(known, 2.5)[0].neuron.seen_at == 0
+    assert seen(known, 61) == []
     assert known.size == 0

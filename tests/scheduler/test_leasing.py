@@ -4,6 +4,7 @@ from random import SystemRandom
 import pytest
 
 from helexa.protocol.messages.routing import Lease, UserHints
+from helexa.scheduler.decision import Choice
 from helexa.scheduler.feasibility import Workload
 from helexa.scheduler.leasing import MOST_USES, grant
 from helexa.scheduler.scoring import rank
@@ -14,7 +15,8 @@ from .test_feasibility import Host, workload
 def lease(*hosts: Host, asked: Workload | None = None, for_s: float = 0.2) -> Lease | None:
     asked = asked or workload()
     feasible = [host.candidate for host in hosts]
-    return grant(asked, feasible, rank(asked, feasible, SystemRandom()), for_s=for_s)
+    targets = rank(asked, feasible, {}, SystemRandom())
+    return grant(asked, Choice(targets, [], feasible), for_s=for_s)
 
 
 def test_a_lease_is_for_a_part_of_the_free_slots() -> None:

@@ -6,6 +6,7 @@ from random import SystemRandom
 import pytest
 
 from helexa.protocol.messages.routing import UserHints
+from helexa.scheduler.affinity import Crowd, bonuses, by_rendezvous, ties_of
 from helexa.scheduler.feasibility import Workload
 from helexa.scheduler.history import Experience
 from helexa.scheduler.scoring import rank
@@ -14,8 +15,13 @@ from .test_feasibility import Host, workload
 
 
 def order(hosts: Sequence[Host], asked: Workload | None = None) -> list[str]:
-    targets = rank(asked or workload(), [host.candidate for host in hosts], SystemRandom())
-    return [target.neuron_id for target in targets]
+    candidates = [host.candidate for host in hosts]
+    asked = asked or workload()
+    ties = ties_of(asked.request, by_prefix=True)
+    key = ties.home_key()
+    homes = by_rendezvous(key, candidates) if key is not None else []
+    given = bonuses(ties, homes, candidates, Crowd.of(candidates))
+    return [target.neuron_id for target in rank(asked, candidates, given, SystemRandom())]
 
 
 def shares(hosts: Sequence[Host], asked: Workload | None = None) -> Counter[str]:
@@ -98,7 +104,7 @@ def test_sessions_spread_over_the_neurons() -> None:
 @pytest.mark.accepts("FLOW-2", "NET-2")
 def test_every_target_says_in_numbers_why() -> None:
     host = Host("a", model_busy=1, price=5, experience=Experience(0.25, 0.5, 0.1))
-    (target,) = rank(workload(), [host.candidate], SystemRandom())
+    (target,) = rank(workload(), [host.candidate], {}, SystemRandom())
     terms = ("load", "latency", "errors", "price", "hint", "affinity")
     total = sum(float(target.reasons[name]) for name in terms)
     assert total == pytest.approx(target.score)

@@ -89,8 +89,8 @@ class Site:
                 await self.bus.client.flush()
 
     def _has(self, replica: Replica, status: NeuronStatus) -> bool:
-        known = replica.scheduler.fleet.candidates(MODEL, self.clock())
-        return any(each.status == status for each in known)
+        known = replica.scheduler.fleet.candidates(MODEL)
+        return any(each.neuron.status == status for each in known)
 
     async def tell(self, *outcomes: Outcome) -> None:
         report = Feedback(gateway="g", outcomes=outcomes)

@@ -53,10 +53,14 @@ def _routing(routing: RoutingView) -> Iterator[str]:
     else:
         yield f"routed: {decision.model}, decision {decision.decision_id}"
         for target in decision.targets:
-            reasons = ", ".join(f"{name} {value}" for name, value in target.reasons.items())
+            reasons = ", ".join(f"{name} {_shown(value)}" for name, value in target.reasons.items())
             yield f"  {target.neuron_id}: score {target.score:.3f} ({reasons})"
     rejected = routing.rejected or (decision.rejected if decision else ())
     yield from (f"  not {each.neuron_id}: {each.reason}" for each in rejected)
+
+
+def _shown(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"
 
 
 def _kind(arguments: argparse.Namespace) -> str:

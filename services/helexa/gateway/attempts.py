@@ -89,6 +89,7 @@ class Attempts:
             account=work.caller.account,
             continues=partial.text if partial else None,
             prefix_tokens=partial.tokens if partial else 0,
+            prefix_digests=work.prefix_digests,
             created=partial.created if partial else None,
         )
 

@@ -12,6 +12,7 @@ from helexa.protocol.errors import BadRequestError, UnsupportedError
 from helexa.protocol.messages.execution import Operation
 from helexa.protocol.messages.models import ModelConfig, Workload, WorkloadClass
 from helexa.protocol.messages.routing import UserHints
+from helexa.protocol.prefixes import digest_prefixes
 
 MAX_INPUTS = 2048
 NO_HINTS = UserHints()
@@ -56,12 +57,18 @@ class Order:
     prefix_hash: str | None = None
     hints: UserHints = NO_HINTS
 
-    def body(self, model: str) -> bytes:
-        """Return the runtime's body."""
-        own: Fields = {"model": model}
+    def render(self, model: str) -> tuple[bytes, bytes]:
+        """Return the runtime's body, and the digests of the prompt's prefixes."""
+        own: Fields = {"model": model, **self.fields}
+        if self.operation == Operation.EMBEDDING:
+            return encode(own), b""
         if self.stream:
             own |= {"stream": True, "stream_options": {"include_usage": True}}
-        return encode(own | self.fields)
+        name = "messages" if self.operation == Operation.CHAT else "prompt"
+        prompt = encode(own.pop(name))
+        tools = own.get("tools")
+        body = b'%b,"%b":%b}' % (encode(own)[:-1], name.encode(), prompt)
+        return body, digest_prefixes(prompt, encode(tools) if tools else b"")
 
 
 def read_order(operation: str, data: bytes, customs: Customs) -> Order:

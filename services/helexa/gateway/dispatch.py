@@ -224,6 +224,7 @@ class Dispatcher:
             prompt_tokens=order.prompt_tokens + (partial.tokens if partial else 0),
             max_tokens=order.max_tokens,
             prefix_hash=order.prefix_hash,
+            prefix_digests=work.prefix_digests,
             hints=order.hints,
             # Plain text goes on anywhere: it is a longer prompt.
             continues=bool(partial and partial.text) and order.operation == Operation.CHAT,

@@ -91,13 +91,13 @@ def decode(data: bytes) -> object:
         return json.loads(data, parse_constant=_refuse_constant)
 
 
-def encode(fields: Fields) -> bytes:
-    """Return `fields` as JSON."""
+def encode(value: object) -> bytes:
+    """Return `value` as JSON."""
     try:
-        return msgspec.json.encode(fields)
+        return msgspec.json.encode(value)
     except UnicodeEncodeError:
         # Half of a surrogate pair has no UTF-8, but an escape.
-        return json.dumps(fields, separators=(",", ":")).encode()
+        return json.dumps(value, separators=(",", ":")).encode()
 
 
 def check(fields: Fields, types: dict[str, tuple[str, ...]]) -> None:

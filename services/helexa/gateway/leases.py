@@ -97,7 +97,7 @@ def _may_share(work: Work) -> bool:
 def _key(work: Work, *, is_any: bool) -> _Key:
     order = work.order
     session = "" if is_any else order.hints.session or ""
-    prompt = b"" if is_any else (order.prefix_hash or "").encode()
+    prompt = b"" if is_any else work.prefix_digests or (order.prefix_hash or "").encode()
     return (work.model, order.workload, order.needs, prompt, session)
 
 

@@ -29,6 +29,7 @@ class Work:
     """The canonical name."""
     body: bytes
     """For the model's runtime."""
+    prefix_digests: bytes = b""
     resumable: bool = False
     """Go on when the client leaves."""
     is_held: bool = False

@@ -194,6 +194,7 @@ class Executor:
             request.model,
             request.operation,
             continues=bool(request.continues) and request.operation == Operation.CHAT,
+            prefix_digests=request.prefix_digests,
         )
         subject = subject_of(
             subjects.TOKENS,

@@ -14,6 +14,7 @@ from helexa.neuron.backends.interface import (
     TextInference,
 )
 from helexa.neuron.hosted import HostedModel, Runtime
+from helexa.neuron.prompts import RecentPrompts
 from helexa.neuron.registry import ModelRecord
 from helexa.neuron.servability import Servability
 from helexa.neuron.slots import Slot, SlotPool
@@ -87,6 +88,7 @@ class ModelHost:
         self._price = price or Price()
         self._models: dict[str, HostedModel] = {}
         self._listeners: list[Callable[[], None]] = []
+        self._prompts = RecentPrompts()
         self.slots.on_change(self.notify)
 
     @property
@@ -145,7 +147,9 @@ class ModelHost:
             del self._models[model]
         self.notify()
 
-    def reserve(self, model: str, operation: str, *, continues: bool = False) -> Lease:
+    def reserve(
+        self, model: str, operation: str, *, continues: bool = False, prefix_digests: bytes = b""
+    ) -> Lease:
         """Return a hold on `model` for one request, which `continues` a chat's partial answer.
 
         Raises:
@@ -166,6 +170,8 @@ class ModelHost:
         if backend is not None and continues and not _can_go_on(backend):
             raise RefusedError(f"{model} cannot go on from a partial answer here")
         backend, servability, slot = found.reserve()
+        if prefix_digests:
+            self._prompts.take(str(found.record.model), backend, prefix_digests)
         return Lease(found.record.model, backend, servability, found, slot)
 
     def find(self, name: str) -> HostedModel | None:
@@ -238,6 +244,7 @@ class ModelHost:
             config_digest=record.digest,
             progress=record.progress,
             error=record.error,
+            prefix_digests=self._prompts.recent(str(record.model), hosted.backend),
             tokens_per_s=round(hosted.rate.per_second(now_s), 2),
             requests_done=hosted.requests_done,
             requests_failed=hosted.requests_failed,

@@ -58,6 +58,7 @@ async def start(life: Life, settings: SchedulerSettings) -> None:
             half_life_s=settings.half_life_s,
             decisions_kept=settings.decisions_kept,
             lease_s=settings.lease_s,
+            prefix_affinity=settings.prefix_affinity,
         ),
     )
     await scheduler.bind(bus, service)

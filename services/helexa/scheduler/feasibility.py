@@ -14,7 +14,7 @@ from helexa.protocol.errors import (
 )
 from helexa.protocol.messages.models import ModelConfig, ModelState, ModelStatus, Price
 from helexa.protocol.messages.routing import Rejected, ScheduleRequest
-from helexa.scheduler.fleet import Candidate
+from helexa.scheduler.candidates import Candidate
 
 RETRY_SOON_S = 1.0
 RETRY_LOADING_S = 2.0
@@ -53,6 +53,7 @@ class Workload:
     request: ScheduleRequest
     config: ModelConfig
     stale_after_s: float
+    now: float = 0.0
 
     @property
     def tokens(self) -> int:
@@ -99,14 +100,14 @@ def judge(workload: Workload, candidate: Candidate) -> Verdict | None:
 
 def context_of(config: ModelConfig, model: ModelStatus) -> int | None:
     """Return the context of one slot of a replica, if it is known."""
-    known = (model.capability.max_context_tokens, config.context_tokens)
-    return next((each for each in known if each), None)
+    return model.capability.max_context_tokens or config.context_tokens or None
 
 
 def price_of(config: ModelConfig, candidate: Candidate) -> Price:
     """Return what a replica asks: its own price, else the host's, else the catalogue's."""
-    own = candidate.model.price if candidate.model else candidate.status.price
-    for known in (own, candidate.status.price, config.price):
+    host = candidate.neuron.status.price
+    own = candidate.model.price if candidate.model else host
+    for known in (own, host, config.price):
         if known.output_per_million_tokens is not None:
             return known
     return own
@@ -152,8 +153,9 @@ Finding = tuple[Obstacle, str]
 
 
 def _absence(workload: Workload, candidate: Candidate) -> Finding | None:
-    if candidate.age_s > workload.stale_after_s:
-        return Obstacle.ABSENT, f"silent for {candidate.age_s:.1f} s"
+    age_s = workload.now - candidate.neuron.seen_at
+    if age_s > workload.stale_after_s:
+        return Obstacle.ABSENT, f"silent for {age_s:.1f} s"
     if candidate.model is None:
         return Obstacle.ABSENT, "does not have the model"
     if candidate.model.state != ModelState.LOADED:
@@ -162,10 +164,12 @@ def _absence(workload: Workload, candidate: Candidate) -> Finding | None:
 
 
 def _inability(workload: Workload, model: ModelStatus) -> Finding | None:
-    missing = [need for need in workload.request.needs if need not in model.capability.workloads]
-    if missing:
-        return Obstacle.MODALITY, f"cannot do {', '.join(missing)}"
-    if workload.request.continues and not model.capability.continues_partial:
+    request, capability = workload.request, model.capability
+    for need in request.needs:
+        if need not in capability.workloads:
+            missing = [each for each in request.needs if each not in capability.workloads]
+            return Obstacle.MODALITY, f"cannot do {', '.join(missing)}"
+    if request.continues and not capability.continues_partial:
         return Obstacle.MODALITY, "cannot go on from a partial answer"
     context = context_of(workload.config, model)
     if context is not None and workload.tokens > context:
@@ -178,25 +182,28 @@ def _unwanted(workload: Workload, candidate: Candidate) -> Finding | None:
     if candidate.neuron_id in hints.avoid_neurons:
         return Obstacle.HINT, "avoided by the request"
     limit = hints.max_price_per_million_output
+    if limit is None:
+        return None
     price = price_of(workload.config, candidate).output_per_million_tokens
-    if limit is not None and (price is None or price > limit):
-        shown = "not known" if price is None else str(price)
-        return Obstacle.HINT, f"price {shown}; the request allows {limit}"
-    return None
+    if price is not None and price <= limit:
+        return None
+    shown = "not known" if price is None else str(price)
+    return Obstacle.HINT, f"price {shown}; the request allows {limit}"
 
 
 def _hindrance(workload: Workload, candidate: Candidate, model: ModelStatus) -> Finding | None:
     reason = None
+    neuron = candidate.neuron
     if candidate.neuron_id in workload.request.exclude_neurons:
         reason = "tried already"
-    elif candidate.status.draining:
+    elif neuron.status.draining:
         reason = "draining"
     elif not model.servable:
         reason = "loaded, but not servable"
     elif _is_full(candidate.model_slots_busy, model.slots_total):
         reason = f"all {model.slots_total} slots of the model busy"
-    elif _is_full(candidate.slots_busy, candidate.status.slots_total):
-        reason = f"all {candidate.status.slots_total} slots of the host busy"
+    elif _is_full(neuron.slots_busy, neuron.status.slots_total):
+        reason = f"all {neuron.status.slots_total} slots of the host busy"
     return (Obstacle.BUSY, reason) if reason else None
 
 

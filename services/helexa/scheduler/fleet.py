@@ -1,36 +1,15 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """What is known of the neurons now: their last reports, and what was sent to them since."""
 
-from dataclasses import dataclass, field
-
 from helexa.protocol.messages.models import ModelStatus
 from helexa.protocol.messages.neurons import NeuronStatus
 from helexa.protocol.messages.routing import Feedback
-from helexa.scheduler.history import Experience, History
+from helexa.scheduler.candidates import NEVER, Candidate, Neuron
+from helexa.scheduler.history import History
+from helexa.scheduler.replicas import Replicas
 
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One neuron, as one decision sees it. Busy slots include what was decided since its report."""
-
-    neuron_id: str
-    age_s: float
-    """Time since its last report."""
-    status: NeuronStatus
-    model: ModelStatus | None
-    """`None`: the neuron does not know the model."""
-    slots_busy: int
-    model_slots_busy: int
-    experience: Experience
-
-
-@dataclass(slots=True)
-class _Neuron:
-    status: NeuronStatus
-    seen_at: float
-    models: dict[str, ModelStatus]
-    decided: int = 0
-    decided_for: dict[str, int] = field(default_factory=dict)
+SWEEP_S = 1.0
+"""How often silent neurons are looked for."""
 
 
 class Fleet:
@@ -40,7 +19,9 @@ class Fleet:
         """Forget a neuron when it has been silent for `forget_after_s`."""
         self._history = history
         self._forget_after_s = forget_after_s
-        self._neurons: dict[str, _Neuron] = {}
+        self._neurons: dict[str, Neuron] = {}
+        self._replicas: dict[str, Replicas] = {}
+        self._swept_at = NEVER
 
     @property
     def size(self) -> int:
@@ -50,23 +31,30 @@ class Fleet:
     def report(self, status: NeuronStatus, now: float) -> None:
         """Take a neuron's report; it stands for everything that was decided before."""
         known = self._neurons.get(status.neuron_id)
-        if (
-            known is not None
-            and known.status.instance == status.instance
-            and known.status.sequence > status.sequence
-        ):
-            return
         if known is not None and known.status.instance != status.instance:
-            self._history.forget(status.neuron_id)
-        models = {str(each.model): each for each in status.models}
-        self._neurons[status.neuron_id] = _Neuron(status, now, models)
+            self._forget(known)
+            known = None
+        if known is None:
+            known = self._neurons[status.neuron_id] = Neuron(status, now)
+        elif known.status.sequence > status.sequence:
+            return
+        known.status, known.seen_at, known.slots_busy = status, now, status.slots_busy
+        reported = {str(each.model): each for each in status.models}
+        for model in known.candidates.keys() - reported.keys():
+            self._remove(model, known.candidates.pop(model))
+        for model, told in reported.items():
+            self._take(known, model, told)
 
     def decided(self, neuron_id: str, model: str) -> None:
         """Count a request that was just sent to a neuron, until its next report shows it."""
         neuron = self._neurons.get(neuron_id)
-        if neuron is not None:
-            neuron.decided += 1
-            neuron.decided_for[model] = neuron.decided_for.get(model, 0) + 1
+        if neuron is None:
+            return
+        neuron.slots_busy += 1
+        candidate = neuron.candidates.get(model)
+        if candidate is not None:
+            candidate.model_slots_busy += 1
+            candidate.stand()
 
     def feedback(self, report: Feedback, now: float) -> None:
         """Take what a gateway saw."""
@@ -80,31 +68,51 @@ class Fleet:
                 failed=outcome.failed,
                 now=now,
             )
+            candidate = self.replicas(outcome.model).get(outcome.neuron_id)
+            if candidate is not None:
+                candidate.looked_up_at = NEVER
 
-    def candidates(self, model: str, now: float) -> list[Candidate]:
-        """Return every known neuron as it is now, seen from `model`."""
-        self._forget_silent(now)
-        return [self._candidate(neuron, model, now) for neuron in self._neurons.values()]
+    def replicas(self, model: str) -> Replicas:
+        """Return the neurons that know `model`, loaded or not."""
+        return self._replicas.get(model) or Replicas(self._history)
 
-    def _candidate(self, neuron: _Neuron, model: str, now: float) -> Candidate:
-        status = neuron.status
-        held = neuron.models.get(model)
-        return Candidate(
-            neuron_id=status.neuron_id,
-            age_s=now - neuron.seen_at,
-            status=status,
-            model=held,
-            slots_busy=status.slots_busy + neuron.decided,
-            model_slots_busy=(held.slots_busy if held else 0) + neuron.decided_for.get(model, 0),
-            experience=self._history.of(status.neuron_id, model, now),
-        )
-
-    def _forget_silent(self, now: float) -> None:
-        gone = [
-            name
-            for name, neuron in self._neurons.items()
-            if now - neuron.seen_at > self._forget_after_s
+    def candidates(self, model: str) -> list[Candidate]:
+        """Return every known neuron, seen from `model`."""
+        return [
+            neuron.candidates.get(model) or Candidate(neuron, None)
+            for neuron in self._neurons.values()
         ]
-        for name in gone:
-            del self._neurons[name]
-            self._history.forget(name)
+
+    def forget_silent(self, now: float) -> None:
+        """Forget who has said nothing for long, at a good time."""
+        if now - self._swept_at < SWEEP_S:
+            return
+        self._swept_at = now
+        oldest = now - self._forget_after_s
+        for neuron in [each for each in self._neurons.values() if each.seen_at < oldest]:
+            self._forget(neuron)
+
+    def _take(self, neuron: Neuron, model: str, told: ModelStatus) -> None:
+        candidate = neuron.candidates.get(model)
+        if candidate is None:
+            candidate = neuron.candidates[model] = Candidate(neuron, told)
+            if model not in self._replicas:
+                self._replicas[model] = Replicas(self._history)
+            self._replicas[model].add(candidate)
+        candidate.model, candidate.looked_up_at = told, NEVER
+        candidate.model_slots_busy = told.slots_busy
+        candidate.stand()
+        self._replicas[model].readers.report(candidate, told.prefix_digests)
+
+    def _remove(self, model: str, candidate: Candidate) -> None:
+        replicas = self._replicas[model]
+        replicas.remove(candidate)
+        if not replicas.all:
+            del self._replicas[model]
+
+    def _forget(self, neuron: Neuron) -> None:
+        name = neuron.status.neuron_id
+        for model, candidate in neuron.candidates.items():
+            self._remove(model, candidate)
+        del self._neurons[name]
+        self._history.forget(name)

@@ -2,12 +2,13 @@
 """Answers who serves a request, and why."""
 
 import asyncio
+import itertools
 import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from random import SystemRandom
+from random import Random
 
 from helexa.bus.buckets import Bucket, Mirror
 from helexa.bus.client import Bus
@@ -19,7 +20,6 @@ from helexa.protocol.errors import (
     BadRequestError,
     HelexaError,
     MalformedError,
-    NoCapacityError,
     NotFoundError,
     UnavailableError,
     UnknownModelError,
@@ -31,23 +31,22 @@ from helexa.protocol.messages.routing import (
     ExplainRequest,
     Explanation,
     Feedback,
-    Lease,
     RoutingDecision,
     ScheduleRequest,
-    Target,
 )
-from helexa.protocol.naming import encode_token, random_id
-from helexa.scheduler.feasibility import RETRY_SOON_S, Verdict, Workload, refusal, split
+from helexa.protocol.naming import encode_token
+from helexa.scheduler.decision import Choice, choose
+from helexa.scheduler.feasibility import RETRY_SOON_S, Workload, split
 from helexa.scheduler.fleet import Fleet
 from helexa.scheduler.history import History
 from helexa.scheduler.leasing import grant
-from helexa.scheduler.scoring import rank
+from helexa.scheduler.scoring import Terms
 
 _log = logging.getLogger(__name__)
 
 QUEUE = "scheduler"
-MOST_REJECTED = 32
-"""Neurons that an answer names as passed over; a large site has many that lack a model."""
+MOST_REJECTED = 8
+"""Neurons that an answer names as passed over; a busy site has many that are full."""
 WAIT_FOR_OTHERS_S = 0.25
 """How long a replica that did not take a decision leaves the answer to the one that did."""
 
@@ -61,6 +60,8 @@ class Limits:
     half_life_s: float = 15.0
     decisions_kept: int = 1000
     lease_s: float = 0.2
+    prefix_affinity: bool = True
+    """Whether prompts go where their beginning has been read before."""
 
 
 class Scheduler:
@@ -83,7 +84,8 @@ class Scheduler:
         self._catalogue = catalogue
         self._instance = instance
         self._clock = clock
-        self._random = SystemRandom()
+        self._random = Random()  # noqa: S311 - no secret
+        self._numbers = itertools.count(1)
         self._kept: OrderedDict[str, RoutingDecision] = OrderedDict()
         self._decisions = metrics.counter(
             "scheduler_decisions", "Decisions by how they ended.", "outcome"
@@ -180,9 +182,7 @@ class Scheduler:
         try:
             decision = await self._decide(question)
         except HelexaError as error:
-            _, verdicts = split(
-                workload, self.fleet.candidates(workload.config.model, self._clock())
-            )
+            _, verdicts = split(workload, self.fleet.candidates(workload.config.model))
             return Explanation(
                 reason=error.message, rejected=tuple(each.to_rejected() for each in verdicts)
             )
@@ -204,39 +204,23 @@ class Scheduler:
         if request.hints.mode == "sharded":
             raise UnsupportedError("sharded requests do not exist yet", param="mode")
         workload = await self._workload(request)
-        candidates = self.fleet.candidates(workload.config.model, self._clock())
-        feasible, verdicts = split(workload, candidates)
-        if not feasible:
-            raise refusal(workload, candidates, verdicts)
-        if request.hints.mode == "replicated" and len(feasible) < 2:
-            raise NoCapacityError(
-                f"only one host can serve {workload.config.model} now; a replicated request "
-                "needs two",
-                retry_after_s=RETRY_SOON_S,
-            )
-        targets = rank(workload, feasible, self._random)
-        lease = grant(workload, feasible, targets, for_s=self.limits.lease_s)
-        return self._decision(workload, targets, verdicts, lease)
+        choice = choose(self.fleet, workload, self._random, by_prefix=self.limits.prefix_affinity)
+        return self._decision(workload, choice)
 
-    def _decision(
-        self,
-        workload: Workload,
-        targets: list[Target],
-        verdicts: list[Verdict],
-        lease: Lease | None,
-    ) -> RoutingDecision:
+    def _decision(self, workload: Workload, choice: Choice) -> RoutingDecision:
         return RoutingDecision(
-            decision_id=random_id(80),
+            decision_id=f"{self._instance}-{next(self._numbers)}",
             model=workload.config.model,
-            targets=tuple(targets),
+            targets=tuple(choice.targets),
             mode=workload.request.hints.mode,
-            rejected=tuple(verdict.to_rejected() for verdict in verdicts[:MOST_REJECTED]),
+            rejected=tuple(each.to_rejected() for each in choice.verdicts[:MOST_REJECTED]),
             scheduler=self._instance,
-            lease=lease,
+            lease=grant(workload, choice, for_s=self.limits.lease_s),
         )
 
     async def _workload(self, request: ScheduleRequest) -> Workload:
-        return Workload(request, await self._resolve(request.model), self.limits.stale_after_s)
+        config = await self._resolve(request.model)
+        return Workload(request, config, self.limits.stale_after_s, self._clock())
 
     async def _resolve(self, name: str) -> ModelConfig:
         entries = self._catalogue.entries
@@ -270,7 +254,8 @@ def _why(decision: RoutingDecision) -> str:
     terms = {
         name: value
         for name, value in best.reasons.items()
-        if name in ("load", "latency", "errors", "price", "hint", "affinity") and value
+        if name in Terms._fields and isinstance(value, float) and value
     }
-    told = ", ".join(f"{name} {value}" for name, value in terms.items()) or "nothing against it"
-    return f"{best.neuron_id} scores {best.score} ({told}) among {len(decision.targets)}"
+    told = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
+    told = told or "nothing against it"
+    return f"{best.neuron_id} scores {best.score:.4g} ({told}) among {len(decision.targets)}"

@@ -23,3 +23,5 @@ class SchedulerSettings(ServiceSettings):
     """Decisions that can still be explained."""
     lease_s: float = Field(default=0.2, ge=0, le=2)
     """A gateway may use a decision again for so long, for requests like the first; 0: never."""
+    prefix_affinity: bool = True
+    """Send a prompt to the neuron that has read its beginning before, unless that one is busy."""

@@ -59,6 +59,8 @@ class ExecuteRequest(Message):
     than the event that names the role. `None`: begin."""
     prefix_tokens: int = Field(default=0, ge=0)
     """Tokens of `continues`, as they were streamed."""
+    prefix_digests: bytes = b""
+    """Of the prompt's prefixes, as `digest_prefixes` makes them, for the neuron to report."""
     created: int | None = None
     """The `created` that a continued answer's events carry, Unix time in seconds."""
 

@@ -234,3 +234,6 @@ class ModelStatus(Message):
     """Time since a request last used it."""
     memory_bytes: int | None = None
     """Measured use of the backend process."""
+    prefix_digests: bytes = b""
+    """Of prefixes that the backend has read lately, the newest last. Of a prompt there are the
+    digest of all of it and the longest one that it had in common with an earlier prompt."""

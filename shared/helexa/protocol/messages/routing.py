@@ -33,6 +33,9 @@ class ScheduleRequest(Message):
     """An estimate."""
     max_tokens: int | None = None
     prefix_hash: str | None = None
+    """Of everything up to the first user message: the same over the turns of a chat."""
+    prefix_digests: bytes = b""
+    """Of the prompt's prefixes, as `digest_prefixes` makes them."""
     hints: UserHints = UserHints()
     continues: bool = False
     """The neuron must be able to go on from a partial assistant message."""
