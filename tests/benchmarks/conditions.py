@@ -36,7 +36,7 @@ def conditions(targets: Iterable[Target], repetitions: int, duration_s: float) -
         "nats-server": server,
         **{name: importlib.metadata.version(name) for name in LIBRARIES},
         **{target.name: target.version for target in targets if target.version},
-        "commit": _first_line("git", "rev-parse", "--short", "HEAD"),
+        "commit": _first_line("git", "describe", "--always", "--dirty"),
         "repetitions": f"{repetitions}, of {duration_s:g} s each",
         "command": f"`python -m tests.benchmarks.side_by_side {shlex.join(sys.argv[1:])}`",
     }

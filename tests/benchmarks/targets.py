@@ -18,7 +18,7 @@ from tests.benchmarks.programs import CHAT_PATH, Address
 from helexa.process.parent import die_with_parent
 from helexa.process.settings import current_environment
 
-UP_WITHIN_S = 180.0
+UP_WITHIN_S = 300.0
 DOWN_WITHIN_S = 15.0
 LOOK_S = 0.1
 TEXT = "".join(f" tok{number:03}" for number in range(TOKENS))
