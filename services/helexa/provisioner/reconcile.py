@@ -4,6 +4,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -93,9 +94,13 @@ class Reconciler:
                     async with asyncio.timeout(self._tick_s):
                         await self._wake.wait()
                 self._wake.clear()
+                began = time.monotonic()
                 self._watch()
                 if self._lease.is_held and self._state.is_fresh:
                     await self._reconcile(group)
+                # When a large site starts, changes come faster than they can be looked at one by
+                # one: half of the time is for those who bring them.
+                await asyncio.sleep(min(time.monotonic() - began, self._tick_s))
 
     async def _wake_when_held(self) -> None:
         await self._lease.wait_held()

@@ -84,6 +84,8 @@ class Registry:
         self._began = clock()
         self._seen: dict[str, _Seen] = {}
         self._just_registered: dict[str, NeuronDescriptor] = {}
+        self._registered: dict[str, tuple[str, tuple[str, ...]]] = {}
+        """What placement depends on of each registration."""
         self._state_listeners: list[StateChange] = []
         self._change_listeners: list[Callable[[], None]] = []
         self.mirror.on_change(self._on_registration)
@@ -108,8 +110,7 @@ class Registry:
 
     def host(self, neuron_id: str) -> Host | None:
         """Return one neuron, if it is there."""
-        entry = self.mirror.entries.get(neuron_id)
-        descriptor = entry.value if entry else self._just_registered.get(neuron_id)
+        descriptor = self._descriptor(neuron_id)
         age_s = self._age_s(neuron_id, self._clock())
         if descriptor is None or age_s > self._timeout_s:
             return None
@@ -134,12 +135,12 @@ class Registry:
             await self._identities.bind(name, descriptor.public_key)
         else:
             await self._identities.check(name, "")
-        known = await self._bucket.get(name)
+        known = self._descriptor(name)
         await self._bucket.put(name, descriptor)
         if name not in self.mirror.entries:
             # Who was just told that it is known may be asked for before the copy has it.
             self._just_registered[name] = descriptor
-        if known is None or known.value.instance != descriptor.instance:
+        if known is None or known.instance != descriptor.instance:
             _log.info("neuron_registered", extra={"neuron": name, "instance": descriptor.instance})
             self._announcer.say(EventType.NEURON_REGISTERED, neuron_id=name)
         encoded = pack(request.status)
@@ -201,6 +202,10 @@ class Registry:
                 found.append((name, EventType.NEURON_DEGRADED))
         return found
 
+    def _descriptor(self, neuron_id: str) -> NeuronDescriptor | None:
+        entry = self.mirror.entries.get(neuron_id)
+        return entry.value if entry else self._just_registered.get(neuron_id)
+
     def _names(self) -> list[str]:
         """Return who has registered, known to all or only here as yet."""
         entries = self.mirror.entries
@@ -214,7 +219,14 @@ class Registry:
         self._just_registered.pop(neuron_id, None)
         if descriptor is None:
             self._seen.pop(neuron_id, None)
-        self._changed()
+            self._registered.pop(neuron_id, None)
+            self._changed()
+            return
+        # Registrations are renewed all the time; what they say seldom changes.
+        said = (descriptor.instance, descriptor.backend_kinds)
+        if self._registered.get(neuron_id) != said:
+            self._registered[neuron_id] = said
+            self._changed()
 
     def _changed(self) -> None:
         for listener in self._change_listeners:
