@@ -58,6 +58,7 @@ class ModelReport(msgspec.Struct, frozen=True, gc=False):
     requests_failed: int = 0
     idle_s: float = 0.0
     memory_bytes: int | None = None
+    prefix_digests: bytes = b""
 
 
 class NeuronReport(msgspec.Struct, frozen=True, gc=False):
