@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from helexa.cli.addresses import RunningSite
 from helexa.cli.commands import COMMANDS
 from helexa.cli.panel import KeyHint, panel, ready_line
 from helexa.cli.parser import command_parser
-from helexa.cli.running import Counts, Roles, RunningSite, Shared, neuron_ids, plan_site
+from helexa.cli.running import Counts, Roles, Shared, neuron_ids, plan_site
 from helexa.process.settings import SocketAddress
 from helexa.process.supervisor import Child
 from helexa.site.layout import SiteFile

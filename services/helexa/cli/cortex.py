@@ -6,11 +6,12 @@ import logging
 import os
 from dataclasses import dataclass
 
+from helexa.cli.addresses import RunningSite
 from helexa.cli.embedded import EmbeddedServer, server_config
 from helexa.cli.flags import SHARED_FLAGS, add_settings_flags, settings_flags
 from helexa.cli.ports import require_free
 from helexa.cli.probe import ALIVE
-from helexa.cli.running import Roles, RunningSite, Shared, plan_site
+from helexa.cli.running import Roles, Shared, plan_site
 from helexa.cli.supervision import supervise
 from helexa.process.lifecycle import Life, run_process
 from helexa.process.logs import configure_logs

@@ -4,8 +4,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from helexa.cli.addresses import RunningSite
 from helexa.cli.commands import COMMANDS
-from helexa.cli.running import RunningSite
 
 READY_MARK = "helexa ready"
 """Begins the line that a program waits for."""

@@ -6,26 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import Field
-
+from helexa.cli.addresses import RunningSite
 from helexa.cli.flags import flag_words
 from helexa.cli.ports import free_address, local_url
 from helexa.cli.probe import READY, until_ready
 from helexa.process.settings import SocketAddress
 from helexa.process.supervisor import Child
-from helexa.site.layout import SiteFile
 
 ORCHESTRATION, INFERENCE, INGRESS = range(3)
 """Stages: what serves others starts earlier and stops later."""
-
-
-class RunningSite(SiteFile):
-    """`site.json` with every address of every process."""
-
-    gateway_urls: tuple[str, ...] = ()
-    neuron_api_urls: dict[str, str] = Field(default_factory=dict)
-    """The local API of each neuron on this machine, by the neuron's id."""
-    neuron_control_urls: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

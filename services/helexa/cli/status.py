@@ -6,9 +6,9 @@ import asyncio
 import json
 import sys
 
+from helexa.cli.addresses import RunningSite
 from helexa.cli.probe import is_ready
 from helexa.cli.reach import add_reach_arguments, orchestrator, read_client_settings
-from helexa.cli.running import RunningSite
 from helexa.cli.views import ModelList, NeuronList, model_table, neuron_table, table
 from helexa.site.connect import data_dir_of
 

@@ -8,13 +8,14 @@ import sys
 import time
 from dataclasses import dataclass
 
+from helexa.cli.addresses import RunningSite
 from helexa.cli.childlogs import ChildLogs
 from helexa.cli.embedded import EmbeddedServer, server_config
 from helexa.cli.firstmodel import wait_for_model
 from helexa.cli.flags import SHARED_FLAGS, add_settings_flags, settings_flags, whole_number
 from helexa.cli.panel import KeyHint, panel, ready_line
 from helexa.cli.ports import require_free
-from helexa.cli.running import Counts, Roles, RunningSite, Shared, Site, neuron_ids, plan_site
+from helexa.cli.running import Counts, Roles, Shared, Site, neuron_ids, plan_site
 from helexa.cli.supervision import supervise
 from helexa.gateway.settings import GatewaySettings
 from helexa.portal.settings import PortalSettings

@@ -5,6 +5,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from helexa.cli.addresses import RunningSite
 from helexa.cli.api import AnswerError
 from helexa.cli.bench import plan
 from helexa.cli.bench.plan import Plan, read_plan
@@ -13,7 +14,6 @@ from helexa.cli.bench.table import Run, as_json, as_text
 from helexa.cli.flags import add_settings_flags
 from helexa.cli.outcome import INTERRUPTED
 from helexa.cli.reach import ClientSettings, gateway_address, read_client_settings
-from helexa.cli.running import RunningSite
 from helexa.site.connect import data_dir_of
 from helexa.site.files import read_secret
 
