@@ -207,6 +207,27 @@ def test_what_is_wrong_with_the_first_answer_is_one_line(
     assert told in done.stderr.splitlines()[-1]
 
 
+def without(*modules: str) -> str:
+    """Return what the command says where `modules` are not installed."""
+    program = (
+        f"import sys; sys.modules.update(dict.fromkeys({modules!r})); "
+        "from helexa.cli.__main__ import main; "
+        f"sys.exit(main(['bench', '--url', 'http://{free_address()}']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    return done.stderr.splitlines()[-1]
+
+
+def test_a_machine_that_only_measures_needs_nothing_of_the_services() -> None:
+    assert "Connection refused" in without("starlette", "uvicorn", "httpx", "psutil", "pynvml")
+
+
+def test_what_is_not_installed_is_told() -> None:
+    assert without("httptools") == ("helexa: httptools is missing: pip install 'helexa[bench]'")
+
+
 def test_an_endpoint_without_models_wants_a_name(helexa: Helexa, fake: Fake) -> None:
     fake.models = ()
 
