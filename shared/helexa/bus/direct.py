@@ -65,6 +65,7 @@ class DirectClient(Client):
         self._nuid = ReplyTokens()  # type: ignore[assignment]
         self._ps = Parser(self)  # type: ignore[assignment]
         self._socket: asyncio.WriteTransport | None = None
+        self._will_write = False
         self._inbox = ""
         self._awaited: dict[str, asyncio.Future[tuple[bytes, bytes]]] = {}
         self._deadlines = Deadlines(self._give_up)
@@ -209,6 +210,12 @@ class DirectClient(Client):
         self._backlog.clear()
         await super()._close(status, do_cbs)
 
+    @override
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        # nats-py would write it before what was published earlier in this turn.
+        self._write()
+        await super()._send_ping(future)
+
     def _feed(self, data: bytes) -> None:
         if self.is_connected:
             try:
@@ -217,24 +224,24 @@ class DirectClient(Client):
                 self._in_turn(self._process_op_err, error)
 
     def _emit(self, command: bytes) -> None:
-        socket = self._socket
-        if (
-            self._pending
-            or socket is None
-            or not self.is_connected
-            or socket.is_closing()
-            or socket.get_write_buffer_size() > WRITE_AHEAD_BYTES
-        ):
-            self._hold(command)
-        else:
-            socket.write(command)
-
-    def _hold(self, command: bytes) -> None:
-        """Keep `command` until nats-py's flusher has got rid of what was before it."""
         self._pending.append(command)
         self._pending_data_size += len(command)
-        queue = self._flush_queue
-        if self.is_connected and queue is not None and queue.empty():
+        if not self._will_write:
+            self._will_write = True
+            asyncio.get_running_loop().call_soon(self._write)
+
+    def _write(self) -> None:
+        """Write what has come in this turn of the loop: most of a publish is the system call."""
+        self._will_write = False
+        socket, queue = self._socket, self._flush_queue
+        if not self._pending or socket is None or queue is None or not self.is_connected:
+            return
+        if socket.get_write_buffer_size() <= WRITE_AHEAD_BYTES and not socket.is_closing():
+            socket.writelines(self._pending)
+            self._pending = []
+            self._pending_data_size = 0
+        elif queue.empty():
+            # nats-py's flusher waits until the server has read what was before.
             queue.put_nowait(asyncio.get_running_loop().create_future())
 
     def _check(self, size: int) -> None:
