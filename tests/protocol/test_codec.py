@@ -1,7 +1,14 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from random import Random
 from typing import cast
+from uuid import UUID
 
+import msgpack
 import pytest
+from tests.protocol.examples import EXAMPLES
 
 from helexa.protocol.codec import (
     Signable,
@@ -10,6 +17,7 @@ from helexa.protocol.codec import (
     pack_plain,
     unpack,
     unpack_canonical,
+    unpack_plain,
 )
 from helexa.protocol.errors import MalformedError
 from helexa.protocol.messages.models import ModelConfig, ModelId
@@ -47,6 +55,45 @@ def test_a_wrong_field_is_named() -> None:
     with pytest.raises(MalformedError) as caught:
         unpack(ScheduleRequest, pack_plain({"request_id": 5, "model": "m", "workload": "x"}))
     assert caught.value.param == "request_id"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{1, 2}, UUID(int=1), timedelta(1), datetime(2026, 1, 1), Path("/"), Decimal(1)],  # noqa: DTZ001
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_wire_type_is_not_packed_and_leaves_nothing_behind(value: object) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        pack_plain(["before", value])
+    assert unpack_plain(pack_plain(["after"])) == ["after"]
+
+
+def test_a_time_with_a_zone_is_read_as_it_was_packed() -> None:
+    now: object = datetime(2026, 11, 21, 1, 2, 3, 456789, tzinfo=UTC)
+    assert unpack_plain(pack_plain(now)) == now
+
+
+def test_large_and_small_messages_follow_each_other() -> None:
+    for size in (1, 3_000_000, 2, 300_000, 3):
+        assert unpack_plain(pack_plain(bytes(size))) == bytes(size)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_damaged_messages_are_read_as_the_reference_reads_them(seed: int) -> None:
+    random = Random(seed)  # noqa: S311 - the same cases in each run
+    for example in EXAMPLES.values():
+        data = bytearray(pack(example))
+        for _ in range(random.randrange(1, 4)):
+            data[random.randrange(len(data))] = random.randrange(256)
+        try:
+            expected = msgpack.unpackb(data, timestamp=3, strict_map_key=False)
+        except (ValueError, TypeError, msgpack.UnpackException):
+            expected = None
+        try:
+            read = unpack_plain(bytes(data))
+        except MalformedError:
+            read = None
+        assert repr(read) == repr(expected) or "ExtType" in repr(expected), data
 
 
 def test_a_canonical_record_has_one_encoding() -> None:

@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
-"""Messages to msgpack and back; the one module that knows msgpack."""
+"""Messages to msgpack and back; the one module that knows msgpack.
+
+Two libraries: msgspec reads in half the time, msgpack refuses to write what is no wire type (a set,
+a UUID, a datetime without a zone), for which msgspec finds a text.
+"""
 
 import hashlib
 from typing import TypeVar, cast
 
 import msgpack
+import msgspec
 from pydantic import ValidationError
 
 from helexa.protocol.errors import MalformedError
@@ -21,7 +26,7 @@ Signable = bool | int | str | bytes | list["Signable"] | dict[str, "Signable"]
 
 def pack(message: Message) -> bytes:
     """Return `message` as a msgpack map."""
-    return pack_plain(message.model_dump())
+    return pack_plain(message.__pydantic_serializer__.to_python(message))
 
 
 def unpack(kind: type[MessageT], data: bytes) -> MessageT:
@@ -31,7 +36,7 @@ def unpack(kind: type[MessageT], data: bytes) -> MessageT:
         MalformedError: `data` is not msgpack, or not a `kind`.
     """
     try:
-        return kind.model_validate(unpack_plain(data))
+        return cast("MessageT", kind.__pydantic_validator__.validate_python(unpack_plain(data)))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -40,7 +45,7 @@ def unpack(kind: type[MessageT], data: bytes) -> MessageT:
 
 def pack_plain(value: object) -> bytes:
     """Return the msgpack of lists, maps, strings, bytes and numbers."""
-    return cast("bytes", msgpack.packb(value, datetime=True))
+    return _PACKING.pack(value)
 
 
 def unpack_plain(data: bytes) -> Plain:
@@ -50,8 +55,8 @@ def unpack_plain(data: bytes) -> Plain:
         MalformedError: `data` is not msgpack.
     """
     try:
-        return cast("Plain", msgpack.unpackb(data, timestamp=3, strict_map_key=False))
-    except (ValueError, msgpack.UnpackException, RecursionError) as error:
+        return cast("Plain", _DECODER.decode(data))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedError("not a msgpack message") from error
 
 
@@ -77,6 +82,25 @@ def unpack_canonical(data: bytes) -> Signable:
     except TypeError as error:
         raise MalformedError("the record holds values that cannot be signed") from error
     raise MalformedError("the record is not in canonical form")
+
+
+class _Packing:
+    """Packs with one packer as long as its buffer, which never shrinks, is small."""
+
+    KEPT_BYTES = 256 * 1024
+
+    def __init__(self) -> None:
+        self._packer = msgpack.Packer(datetime=True)
+
+    def pack(self, value: object) -> bytes:
+        data = cast("bytes", self._packer.pack(value))
+        if len(data) > self.KEPT_BYTES:
+            self._packer = msgpack.Packer(datetime=True)
+        return data
+
+
+_PACKING = _Packing()
+_DECODER = msgspec.msgpack.Decoder()
 
 
 def digest(data: bytes) -> str:

@@ -8,14 +8,10 @@ it sometimes reads the rest then. The fields are the message's own, and mean the
 them so.
 """
 
-from functools import lru_cache
-
 import msgspec
 
 from helexa.protocol.errors import MalformedError
 from helexa.protocol.messages.models import ModelId, Workload
-
-NAMES_KEPT = 4096
 
 
 class CapabilityReport(msgspec.Struct, frozen=True, gc=False):
@@ -90,12 +86,7 @@ def read_report(data: bytes) -> NeuronReport:
 
 def _read_name(kind: type[object], value: object) -> object:
     del kind
-    return _known(value) if isinstance(value, str) else ModelId.read(value)
-
-
-@lru_cache(NAMES_KEPT)
-def _known(name: str) -> ModelId:
-    return ModelId.read(name)
+    return ModelId.read(value)
 
 
 _DECODER = msgspec.msgpack.Decoder(NeuronReport, dec_hook=_read_name)

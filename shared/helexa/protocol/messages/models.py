@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """Models: their names, what they can do, how they are run, how many are wanted."""
 
+from functools import lru_cache
 from typing import ClassVar, Self
 
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -8,6 +9,9 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from helexa.protocol.messages.base import Message, Record
+
+NAMES_KEPT = 4096
+"""Models' names without metadata that are made once: every message brings the same few."""
 
 
 class ModelId(str):
@@ -68,8 +72,14 @@ class ModelId(str):
             value = value.get("0")
         if not isinstance(value, str) or not 0 < len(value) <= cls.MAX_LENGTH:
             raise ValueError(f"a model's name is text of 1 to {cls.MAX_LENGTH} characters")
-        pairs = metadata.items() if isinstance(metadata, dict) else ()
-        return cls(value, {str(key): str(text) for key, text in pairs})
+        if not isinstance(metadata, dict) or not metadata:
+            return cls._named(value)
+        return cls(value, {str(key): str(text) for key, text in metadata.items()})
+
+    @classmethod
+    @lru_cache(NAMES_KEPT)
+    def _named(cls, name: str) -> Self:
+        return cls(name)
 
     @staticmethod
     def _write(value: "ModelId") -> str | dict[str, str | dict[str, str]]:
