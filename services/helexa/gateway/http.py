@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
-"""One HTTP request as ASGI gives it: headers, key, body, and its answer."""
+"""One HTTP request, from whatever serves it: headers, key, body, and its answer."""
 
 import json
 import re
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs
 
 from helexa.gateway.envelope import envelope
-from helexa.process.http import Receive, Scope, Send
 from helexa.protocol.errors import HelexaError, RequestTooLargeError
 
 Headers = list[tuple[bytes, bytes]]
@@ -53,24 +54,24 @@ class Report:
     ignored_frames: int = 0
 
 
-@dataclass(slots=True)
-class Incoming:
+@dataclass(slots=True, kw_only=True)
+class Incoming(ABC):
     """A request and the way back to its client."""
 
-    scope: Scope
-    receive: Receive
-    send: Send
+    method: str
+    path: str
+    query_string: bytes = b""
     request_id: str
     headers: dict[bytes, bytes]
+    """By their names in lower case."""
+    is_owed: bool
+    """Whether it came on a connection whose client has not been told that we leave."""
     report: Report = field(default_factory=Report)
     arrived: float = field(default_factory=time.monotonic)
     began: bool = False
-    """Whether the status line has been sent."""
-
-    @classmethod
-    def read(cls, scope: Scope, receive: Receive, send: Send, request_id: str) -> "Incoming":
-        """Return the request in an ASGI scope."""
-        return cls(scope, receive, send, request_id, dict(scope["headers"]))
+    """Whether the answer has begun, so that its status cannot change any more."""
+    is_last: bool = False
+    """Whether the connection is of no use after the answer."""
 
     @property
     def key(self) -> str | None:
@@ -101,9 +102,20 @@ class Incoming:
 
     def query(self, name: str) -> str | None:
         """Return the last value of a query parameter."""
-        values = parse_qs(self.scope["query_string"].decode("latin-1")).get(name)
+        values = parse_qs(self.query_string.decode("latin-1")).get(name)
         return values[-1] if values else None
 
+    def check_announced(self, limit: int) -> None:
+        """Refuse a body by its announced length.
+
+        Raises:
+            RequestTooLargeError: it is larger than `limit`.
+        """
+        announced = self.headers.get(b"content-length", b"")
+        if announced.isdigit() and int(announced) > limit:
+            raise too_large(limit)
+
+    @abstractmethod
     async def body(self, limit: int) -> bytes:
         """Return the whole body.
 
@@ -111,53 +123,32 @@ class Incoming:
             RequestTooLargeError: it is larger than `limit`; the rest of it is not read.
             ClientGoneError: the client left while sending it.
         """
-        announced = self.headers.get(b"content-length", b"")
-        if announced.isdigit() and int(announced) > limit:
-            raise _too_large(limit)
-        parts: list[bytes] = []
-        size = 0
-        while True:
-            message = await self.receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGoneError
-            part: bytes = message.get("body", b"")
-            size += len(part)
-            if size > limit:
-                raise _too_large(limit)
-            parts.append(part)
-            if not message.get("more_body"):
-                return b"".join(parts)
 
-    async def left(self) -> None:
-        """Return when the client has closed the connection; the body must have been read."""
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
+    @abstractmethod
+    def left(self) -> Awaitable[None]:
+        """Return what is done when the client has closed the connection.
 
-    async def start(self, status: int, content_type: bytes, extra: Headers) -> None:
-        """Send the status line and the headers."""
-        self.began = True
-        self.report.status = status
-        headers = [
-            (b"content-type", content_type),
-            (b"x-request-id", self.request_id.encode()),
-            (b"openai-version", OPENAI_VERSION),
-            (b"openai-processing-ms", str(round(self.elapsed_s * 1000)).encode()),
-            *extra,
-        ]
-        client_id = self.headers.get(b"x-client-request-id", b"")
-        if _CLIENT_ID.fullmatch(client_id):
-            headers.append((b"x-client-request-id", client_id))
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        The body must have been read.
+        """
 
+    @abstractmethod
+    async def begin(
+        self, status: int, content_type: bytes, extra: Headers, length: int | None
+    ) -> None:
+        """Send the status line and the headers; without a `length` the body ends by itself."""
+
+    @abstractmethod
     async def write(self, data: bytes, *, more: bool) -> None:
         """Send a piece of the body; waits while the client is slow."""
-        await self.send({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def start(self, status: int, content_type: bytes, extra: Headers) -> None:
+        """Begin an answer of unknown length."""
+        await self.begin(status, content_type, extra, None)
 
     async def respond(self, status: int, data: bytes, extra: Headers, kind: bytes = JSON) -> None:
         """Send a whole answer."""
-        length = (b"content-length", str(len(data)).encode())
-        await self.start(status, kind, [length, *extra])
-        await self.write(b"" if self.scope["method"] == "HEAD" else data, more=False)
+        await self.begin(status, kind, extra, len(data))
+        await self.write(b"" if self.method == "HEAD" else data, more=False)
 
     async def respond_json(self, value: object) -> None:
         """Send `value` as JSON."""
@@ -168,12 +159,18 @@ class Incoming:
     ) -> None:
         """Send `error` in its envelope; `status` replaces the one that it has by itself."""
         made = envelope(error)
-        more = list(extra or [])
-        if isinstance(error, RequestTooLargeError):
-            # What the client still sends is not read, so the connection is of no further use.
-            more.append((b"connection", b"close"))
-        await self.respond(status or made.status, made.body, [*made.headers, *more])
+        # What the client still sends is not read.
+        self.is_last = isinstance(error, RequestTooLargeError)
+        headers = [*made.headers, *(extra or ())]
+        await self.respond(status or made.status, made.body, headers)
+
+    @property
+    def client_id(self) -> bytes:
+        """The caller's own id, echoed where it is fit for a header."""
+        given = self.headers.get(b"x-client-request-id", b"")
+        return given if given and _CLIENT_ID.fullmatch(given) else b""
 
 
-def _too_large(limit: int) -> RequestTooLargeError:
+def too_large(limit: int) -> RequestTooLargeError:
+    """Return the refusal of a body of more than `limit` bytes."""
     return RequestTooLargeError(f"The body is larger than {limit} bytes.")

@@ -15,14 +15,16 @@ from helexa.gateway.dialect import Customs, read_order, refuse_unsupported
 from helexa.gateway.exchange import Exchange
 from helexa.gateway.fields import bad
 from helexa.gateway.http import ClientGoneError, Incoming
+from helexa.gateway.ingress import AsgiIncoming, DirectIncoming
 from helexa.gateway.numbers import Numbers
 from helexa.gateway.peers import Peers
 from helexa.gateway.resume import Resumption
 from helexa.gateway.running import Running
 from helexa.gateway.settings import GatewaySettings
 from helexa.gateway.work import Work
+from helexa.process.direct import DirectRequest, DirectRoutes
 from helexa.process.health import Readiness
-from helexa.process.http import Receive, Scope, Send, is_owed
+from helexa.process.http import Receive, Scope, Send
 from helexa.process.metrics import Metrics
 from helexa.process.status import status_routes
 from helexa.protocol.errors import (
@@ -50,6 +52,7 @@ class Route:
     name: str
     method: str
     handler: Handler
+    is_hot: bool = False
 
 
 class Routes:
@@ -76,9 +79,9 @@ class Routes:
         self._status = Router(status)
         self._status_paths = {route.path for route in status}
         self._routes = {
-            "/v1/chat/completions": Route("chat", "POST", self._generator(Operation.CHAT)),
-            "/v1/completions": Route("completion", "POST", self._generator(Operation.COMPLETION)),
-            "/v1/embeddings": Route("embedding", "POST", self._generator(Operation.EMBEDDING)),
+            "/v1/chat/completions": self._generator("chat", Operation.CHAT),
+            "/v1/completions": self._generator("completion", Operation.COMPLETION),
+            "/v1/embeddings": self._generator("embedding", Operation.EMBEDDING),
             MODELS: Route("models", "GET", self._list_models),
         }
 
@@ -90,12 +93,23 @@ class Routes:
         if path in self._status_paths and scope["method"] in ("GET", "HEAD"):
             await self._status(scope, receive, send)
             return
-        incoming = Incoming.read(scope, receive, send, request_id(self._desk.inbox.me))
+        made = request_id(self._desk.inbox.me)
+        await self._attend(AsgiIncoming.read(scope, receive, send, made))
+
+    @property
+    def direct(self) -> DirectRoutes:
+        """The routes that need no ASGI, which are those that generate."""
+        return {path.encode(): self._take for path, at in self._routes.items() if at.is_hot}
+
+    async def _take(self, request: DirectRequest) -> None:
+        await self._attend(DirectIncoming.read(request, request_id(self._desk.inbox.me)))
+
+    async def _attend(self, incoming: Incoming) -> None:
         REQUEST_ID.set(incoming.request_id)
         TRACEPARENT.set(incoming.traceparent)
         self.numbers.began()
         try:
-            await self._serve(path, incoming)
+            await self._serve(incoming)
         except ClientGoneError:
             incoming.report.client_gone = True
         except HelexaError as error:
@@ -109,14 +123,14 @@ class Routes:
         finally:
             self.numbers.ended(incoming)
 
-    async def _serve(self, path: str, incoming: Incoming) -> None:
+    async def _serve(self, incoming: Incoming) -> None:
+        method, path = incoming.method, incoming.path
         route = self._find(path)
         if route is None:
             incoming.report.route = "unknown"
-            raise NotFoundError(f"There is nothing at {incoming.scope['method']} {path}.")
+            raise NotFoundError(f"There is nothing at {method} {path}.")
         incoming.report.route = route.name
-        method = "GET" if incoming.scope["method"] == "HEAD" else incoming.scope["method"]
-        if method != route.method:
+        if ("GET" if method == "HEAD" else method) != route.method:
             await self._refuse_method(incoming, path, route.method)
             return
         await route.handler(incoming)
@@ -133,7 +147,7 @@ class Routes:
             return Route("status", "GET", self._list_models)
         return None
 
-    def _generator(self, operation: str) -> Handler:
+    def _generator(self, name: str, operation: str) -> Route:
         async def generate(incoming: Incoming) -> None:
             self._refuse_late(incoming)
             exchange = Exchange(self._desk, incoming, await self._read_work(operation, incoming))
@@ -143,7 +157,7 @@ class Routes:
             finally:
                 self.running.end(exchange)
 
-        return generate
+        return Route(name, "POST", generate, is_hot=True)
 
     async def _read_work(self, operation: str, incoming: Incoming) -> Work:
         caller = self._desk.authority.authorise(incoming.key)
@@ -182,14 +196,14 @@ class Routes:
 
     async def _show_model(self, incoming: Incoming) -> None:
         self._desk.authority.authorise(incoming.key)
-        name = unquote(incoming.scope["path"][len(MODELS) + 1 :])
+        name = unquote(incoming.path[len(MODELS) + 1 :])
         canonical, _ = await self._catalogue.resolve(name)
         await incoming.respond_json(self._catalogue.shown(canonical))
 
     async def _resume(self, incoming: Incoming) -> None:
         self._refuse_late(incoming)
         caller = self._desk.authority.authorise(incoming.key)
-        asked = incoming.scope["path"][len(STREAMS) :]
+        asked = incoming.path[len(STREAMS) :]
         resumption = Resumption(self._desk, self._peers, incoming, asked, _first_event(incoming))
         incoming.report.stream = True
         self.running.add(resumption)
@@ -199,7 +213,7 @@ class Routes:
             self.running.end(resumption)
 
     def _refuse_late(self, incoming: Incoming) -> None:
-        if self.is_stopping and not is_owed(incoming.scope):
+        if self.is_stopping and not incoming.is_owed:
             raise ShuttingDownError(retry_after_s=1)
 
     async def _refuse_method(self, incoming: Incoming, path: str, allowed: str) -> None:

@@ -17,8 +17,9 @@ from typing import Any
 
 import uvicorn
 from typing_extensions import override
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from helexa.process.connection import OWED, Config, Connection
+from helexa.process.direct import DefaultHeaders, DirectRoutes
 from helexa.process.health import Readiness
 from helexa.process.settings import SettingsError, SocketAddress
 
@@ -29,7 +30,6 @@ Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BACKLOG = 2048
-_OWED = "owed"
 
 
 class _Server(uvicorn.Server):
@@ -45,12 +45,12 @@ class _Server(uvicorn.Server):
         state = self.server_state
         state.default_headers = [*state.default_headers, last]
         for connection in state.connections:
-            if not isinstance(connection, HttpToolsProtocol):
+            if not isinstance(connection, Connection):
                 continue
             cycle = connection.cycle
             if cycle is None or cycle.response_started:
                 # Its client does not know yet, and may have sent the next request already.
-                connection.app_state = {**connection.app_state, _OWED: True}
+                connection.app_state = {**connection.app_state, OWED: True}
             else:
                 cycle.keep_alive = False
 
@@ -80,7 +80,7 @@ class Listening:
 
 def is_owed(scope: Scope) -> bool:
     """Whether a request came on a connection whose client has not been told that we leave."""
-    return _OWED in scope.get("state", ())
+    return OWED in scope.get("state", ())
 
 
 def bind(address: SocketAddress) -> socket.socket:
@@ -107,9 +107,13 @@ def bind(address: SocketAddress) -> socket.socket:
 
 @contextlib.asynccontextmanager
 async def serve_http(
-    app: AsgiApp, address: SocketAddress, *, grace_s: float = 5.0
+    app: AsgiApp,
+    address: SocketAddress,
+    *,
+    grace_s: float = 5.0,
+    direct: DirectRoutes | None = None,
 ) -> AsyncIterator[Listening]:
-    """Serve `app` inside the block.
+    """Serve `app`, and the `direct` routes without it, inside the block.
 
     On leaving, no connection is accepted any more, running requests get `grace_s` seconds, and the
     rest is cut.
@@ -119,9 +123,9 @@ async def serve_http(
     """
     listener = bind(address)
     port = int(listener.getsockname()[1])
-    config = uvicorn.Config(
+    config = Config(
         app,
-        http="httptools",
+        http=Connection,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -132,6 +136,8 @@ async def serve_http(
         timeout_graceful_shutdown=max(1, round(grace_s)),
         timeout_keep_alive=75,
     )
+    config.direct = direct or {}
+    config.defaults = DefaultHeaders()
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]), name=f"http-{port}")
     try:
