@@ -3,7 +3,7 @@
 
 import json
 import random
-from collections import Counter
+from collections import Counter, deque
 
 import pytest
 
@@ -205,3 +205,36 @@ def test_pieces_of_a_stream_make_one_answer() -> None:
     assert message["reasoning_content"] == "Hmm."
     (call,) = message["tool_calls"]
     assert call["function"] == {"name": "f", "arguments": '{"a":1}'}
+
+
+def test_others_hear_at_once_of_many_changes_of_few_free_slots_and_of_the_last_one() -> None:
+    slots = SlotPool()
+    slots.offer("m", 80)
+    told: list[int] = []
+    slots.on_news(lambda: told.append(slots.busy))
+    taken = [slots.take("m") for _ in range(80)]
+    assert told[:6] == [10, 20, 30, 40, 50, 60]
+    assert told[-4:] == [77, 78, 79, 80]
+    taken[0].release()
+    assert told[-1] == 79
+
+
+def test_slots_that_change_hands_are_news_before_the_host_looks_full_to_others() -> None:
+    slots = SlotPool()
+    slots.offer("m", 80)
+    seen = 0
+
+    def hear() -> None:
+        nonlocal seen
+        seen = slots.busy
+
+    slots.on_news(hear)
+    taken: deque[Slot] = deque()
+    for turn in range(2000):
+        if turn % 7 < 4 and slots.free:
+            # Whoever sends a request counts it until the next report.
+            seen += 1
+            assert seen <= 80
+            taken.append(slots.take("m"))
+        elif taken:
+            taken.popleft().release()

@@ -17,10 +17,7 @@ from typing_extensions import override
 
 from helexa.neuron.assembly import Assembly
 from helexa.neuron.backends.interface import (
-    ChatInference,
-    EmbeddingInference,
     EventStream,
-    TextInference,
 )
 from helexa.neuron.models import Lease, ModelHost
 from helexa.neuron.presence import Presence
@@ -76,9 +73,9 @@ class LocalApi:
         lease = self._reserve(body, Operation.EMBEDDING)
         failed = True
         try:
-            if not isinstance(lease.backend, EmbeddingInference):
+            if lease.abilities.embedding is None:
                 raise UnsupportedError
-            answer = await lease.backend.embed(json.dumps(body).encode())
+            answer = await lease.abilities.embedding.embed(json.dumps(body).encode())
             failed = False
         finally:
             lease.release(failed=failed)
@@ -194,10 +191,11 @@ async def _object_of(request: Request) -> dict[str, Json]:
 async def _open(lease: Lease, body: dict[str, Json], *, streams: bool) -> EventStream:
     options: dict[str, Json] = {} if streams else {"stream_options": {"include_usage": True}}
     data = json.dumps(body | options | {"stream": True}).encode()
-    if "prompt" in body and isinstance(lease.backend, TextInference):
-        return await lease.backend.complete(data)
-    if isinstance(lease.backend, ChatInference):
-        return await lease.backend.chat(data)
+    abilities = lease.abilities
+    if "prompt" in body and abilities.text is not None:
+        return await abilities.text.complete(data)
+    if abilities.chat is not None:
+        return await abilities.chat.chat(data)
     raise UnsupportedError
 
 
@@ -220,7 +218,7 @@ class _Answer(StreamingResponse):
     async def _passed_on(self) -> AsyncIterator[bytes]:
         try:
             async for events in self._stream:
-                self._lease.count(len(events))
+                self._lease.count(len(events), time.monotonic())
                 yield b"".join(b"data: %b\n\n" % event for event in events)
             yield b"data: [DONE]\n\n"
             self._lease.release(failed=False)
@@ -233,7 +231,7 @@ async def _assembled(stream: EventStream, lease: Lease, request: Request) -> dic
     failed = True
     try:
         async for events in stream:
-            lease.count(len(events))
+            lease.count(len(events), time.monotonic())
             for event in events:
                 assembly.add(event)
             if await request.is_disconnected():

@@ -78,7 +78,9 @@ class BulkWork:
 
     async def run(self) -> None:
         """Pull for every model that is loaded, until cancelled."""
+        self._shop.host.on_change(self._changed.set)
         self._shop.host.on_change(self._ring)
+        self._shop.host.slots.on_change(self._ring)
         self._bus.on_reconnected(self._after_reconnect)
         await self._bus.wait_connected()
         self.owners.listen_anew(time.monotonic())
@@ -211,7 +213,6 @@ class BulkWork:
         return hosted is not None and hosted.servable and hosted.record.state == ModelState.LOADED
 
     def _ring(self) -> None:
-        self._changed.set()
         for bell in self._bells.values():
             bell.set()
 

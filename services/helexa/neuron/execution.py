@@ -12,12 +12,7 @@ from typing_extensions import override
 from helexa.bus.context import DEADLINE
 from helexa.neuron.backends.continuing import after_prompt, continued
 from helexa.neuron.backends.interface import (
-    ChatContinuation,
-    ChatInference,
-    EmbeddingInference,
     EventStream,
-    TextInference,
-    VisionInference,
     WholeInference,
 )
 from helexa.neuron.flow import Flow
@@ -37,7 +32,6 @@ from helexa.protocol.errors import (
     WorkCancelledError,
 )
 from helexa.protocol.messages.execution import ExecuteRequest, Operation, Timings, TokenUsage
-from helexa.protocol.messages.models import Workload
 
 _log = logging.getLogger(__name__)
 
@@ -190,13 +184,11 @@ class Execution:
 
     def _whole(self) -> WholeInference | None:
         """Return the backend if it gives the answer in one piece."""
-        request, backend = self.request, self._lease.backend
+        request, whole = self.request, self._lease.abilities.whole
         if request.stream or request.continues is not None:
             return None
-        if isinstance(backend, WholeInference) and backend.stops_when_left:
-            self._is_whole = True
-            return backend
-        return None
+        self._is_whole = whole is not None and whole.stops_when_left
+        return whole if self._is_whole else None
 
     async def _stream(self) -> None:
         stream, flow = await self._open(), self._flow
@@ -205,7 +197,7 @@ class Execution:
                 self._heard_at_s = time.monotonic()
                 taken = await flow.take(events, self._heard_at_s)
                 if taken:
-                    self._lease.count(taken)
+                    self._lease.count(taken, self._heard_at_s)
                 if flow.splicer.content_events:
                     self._note_token()
         finally:
@@ -221,23 +213,22 @@ class Execution:
 
     def _go_on(self, text: str) -> None:
         """Prepare to give the rest of an answer of which the client has `text`."""
-        request, backend = self.request, self._lease.backend
+        request, continuation = self.request, self._lease.abilities.continuation
         way = after_prompt
-        if request.operation == Operation.CHAT and isinstance(backend, ChatContinuation):
-            way = backend.continued_chat
+        if request.operation == Operation.CHAT and continuation is not None:
+            way = continuation.continued_chat
         self._body, has_room = continued(self._body, way, text, request.prefix_tokens)
         self._prefix = Prefix(request.prefix_tokens, request.created, has_room)
         self._flow.splicer = Splicer(request.public_id, str(request.model), self._prefix)
 
     async def _open(self) -> EventStream:
-        backend, body = self._lease.backend, self._body
-        if self.request.operation == Operation.COMPLETION and isinstance(backend, TextInference):
-            return await backend.complete(body)
-        sees = Workload.VISION in backend.capability.workloads
-        if sees and _IMAGE_MARK in body and isinstance(backend, VisionInference):
-            return await backend.describe(body)
-        if self.request.operation == Operation.CHAT and isinstance(backend, ChatInference):
-            return await backend.chat(body)
+        abilities, body = self._lease.abilities, self._body
+        if abilities.text is not None and self.request.operation == Operation.COMPLETION:
+            return await abilities.text.complete(body)
+        if abilities.vision is not None and _IMAGE_MARK in body:
+            return await abilities.vision.describe(body)
+        if abilities.chat is not None:
+            return await abilities.chat.chat(body)
         raise UnsupportedError
 
     async def _answer(self, backend: WholeInference) -> None:
@@ -251,14 +242,14 @@ class Execution:
             _log.warning("answer_uncounted", extra={"model": request.model})
             backend.stops_when_left = False
         else:
-            self._lease.count(self._usage.completion_tokens)
+            self._lease.count(self._usage.completion_tokens, time.monotonic())
         await self.outbox.send_body(answer)
 
     async def _embed(self) -> None:
-        backend = self._lease.backend
-        if not isinstance(backend, EmbeddingInference):
+        embedding = self._lease.abilities.embedding
+        if embedding is None:
             raise UnsupportedError
-        answer = await backend.embed(self._body)
+        answer = await embedding.embed(self._body)
         self._note_token()
         model = str(self.request.model)
         if len(answer) > LONG_BYTES:

@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
+from helexa.neuron.abilities import Abilities, abilities_of
 from helexa.neuron.backends.interface import Backend
 from helexa.neuron.rate import Rate
 from helexa.neuron.registry import ModelRecord
 from helexa.neuron.restarts import RestartPolicy
-from helexa.neuron.servability import Servability
-from helexa.neuron.slots import Slot, SlotPool
+from helexa.neuron.servability import Hold, Servability
+from helexa.neuron.slots import SlotPool
 from helexa.neuron.weights import ModelFiles, Weights
 from helexa.protocol.errors import (
     BackendError,
@@ -56,7 +57,8 @@ class HostedModel:
         self.backend: Backend | None = None
         self.servable = True
         self.servability: Servability | None = None
-        """Of the runtime that is loaded, or was loaded last."""
+        """Of the runtime that is loaded, or was loaded last; so are `abilities`."""
+        self.abilities: Abilities | None = None
         self.requests_done = 0
         self.requests_failed = 0
         self.used_at_s = time.monotonic()
@@ -80,16 +82,16 @@ class HostedModel:
         """Whether a request uses it now."""
         return self._running > 0
 
-    def reserve(self) -> tuple[Backend, Servability, Slot]:
-        """Return the runtime, what is known of it, and a slot of it.
+    def reserve(self) -> Hold:
+        """Return a hold on the runtime.
 
         Raises:
             ModelNotLoadedError: it is not loaded.
             BusyError: there is no free slot.
         """
-        backend, servability = self.backend, self.servability
-        is_loaded = self.record.state == ModelState.LOADED
-        if backend is None or servability is None or not is_loaded:
+        abilities, servability = self.abilities, self.servability
+        is_loaded = self.backend is not None and self.record.state == ModelState.LOADED
+        if abilities is None or servability is None or not is_loaded:
             raise ModelNotLoadedError(f"{self.record.model} is {self.record.state} here")
         if not self.servable or servability.is_doubted:
             raise BusyError(f"{self.record.model} is not well here", retry_after_s=1.0)
@@ -97,7 +99,7 @@ class HostedModel:
         self._running += 1
         self._idle.clear()
         self.used_at_s = time.monotonic()
-        return backend, servability, slot
+        return Hold(abilities, servability, slot)
 
     def finished(self, *, failed: bool) -> None:
         """Note that a reserved request has ended."""
@@ -210,7 +212,7 @@ class HostedModel:
             raise
         self.load_s = time.monotonic() - began_s
         self.used_at_s = time.monotonic()
-        self.backend = backend
+        self.backend, self.abilities = backend, abilities_of(backend)
         self.servable = True
         self.servability = Servability(
             backend, lambda: self.is_busy, lambda well, why: self._hear(backend, why, well=well)

@@ -31,21 +31,22 @@ class Meters:
         self._bulk = metrics.counter(
             "neuron_bulk_jobs", "Bulk jobs that were pulled, by what became of them.", "outcome"
         )
-        self._slots = metrics.gauge("slots", "Requests that the host takes at once.")
-        self._busy = metrics.gauge("slots_busy", "Requests that the host serves now.")
-        self._states = metrics.gauge("model_state", "1 for the state it is in.", "model", "state")
-        self._load = metrics.gauge(
+        self._slots = metrics.reading("slots", "Requests that the host takes at once.")
+        self._busy = metrics.reading("slots_busy", "Requests that the host serves now.")
+        self._states = metrics.reading("model_state", "1 for the state it is in.", "model", "state")
+        self._load = metrics.reading(
             "neuron_model_load_seconds", "Duration of the last load.", "model"
         )
-        self._gpu = metrics.gauge("gpu_memory_used_bytes", "Memory in use on a card.", "gpu")
+        self._gpu = metrics.reading("gpu_memory_used_bytes", "Memory in use on a card.", "gpu")
 
     def ended(self, model: str, ending: Ending) -> None:
         """Count an attempt that has ended."""
+        usage, tokens = ending.usage, self._tokens
         self._requests.labels(model, ending.outcome).inc()
-        self._tokens.labels(model, "input").inc(ending.usage.prompt_tokens)
-        self._tokens.labels(model, "output").inc(ending.usage.completion_tokens)
-        self._tokens.labels(model, "cached").inc(ending.usage.cached_tokens or 0)
-        self._tokens.labels(model, "reasoning").inc(ending.usage.reasoning_tokens or 0)
+        tokens.labels(model, "input").inc(usage.prompt_tokens)
+        tokens.labels(model, "output").inc(usage.completion_tokens)
+        tokens.labels(model, "cached").inc(usage.cached_tokens or 0)
+        tokens.labels(model, "reasoning").inc(usage.reasoning_tokens or 0)
         self._duration.labels(model).observe(ending.timings.total_s)
         if ending.timings.first_token_s is not None:
             self._first.labels(model).observe(ending.timings.first_token_s)
@@ -56,21 +57,20 @@ class Meters:
 
     def watch(self, host: ModelHost, hardware: HardwareFeed) -> None:
         """Show the states of `host` and the memory of the cards from now on."""
-        self._slots.set_function(lambda: float(host.slots.total))
-        self._busy.set_function(lambda: float(host.slots.busy))
-
-        def read() -> None:
-            self._states.clear()
-            for hosted in host.models:
-                name = str(hosted.record.model)
-                for state in _STATES:
-                    self._states.labels(name, state).set(hosted.record.state == state)
-                if hosted.load_s is not None:
-                    self._load.labels(name).set(hosted.load_s)
-            for card in hardware.latest.gpus:
-                if card.memory_total_bytes is not None and card.memory_free_bytes is not None:
-                    used = card.memory_total_bytes - card.memory_free_bytes
-                    self._gpu.labels(str(card.index)).set(used)
-
-        host.on_change(read)
-        hardware.on_sample(read)
+        self._slots.read = lambda: [((), host.slots.total)]
+        self._busy.read = lambda: [((), host.slots.busy)]
+        self._states.read = lambda: [
+            ((str(hosted.record.model), state), float(hosted.record.state == state))
+            for hosted in host.models
+            for state in _STATES
+        ]
+        self._load.read = lambda: [
+            ((str(hosted.record.model),), hosted.load_s)
+            for hosted in host.models
+            if hosted.load_s is not None
+        ]
+        self._gpu.read = lambda: [
+            ((str(card.index),), card.memory_total_bytes - card.memory_free_bytes)
+            for card in hardware.latest.gpus
+            if card.memory_total_bytes is not None and card.memory_free_bytes is not None
+        ]

@@ -4,27 +4,18 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from helexa.neuron.backends.interface import (
-    Backend,
-    ChatContinuation,
-    ChatInference,
-    EmbeddingInference,
-    TextInference,
-)
 from helexa.neuron.hosted import HostedModel, Runtime
 from helexa.neuron.prompts import RecentPrompts
 from helexa.neuron.registry import ModelRecord
-from helexa.neuron.servability import Servability
-from helexa.neuron.slots import Slot, SlotPool
+from helexa.neuron.servability import Hold
+from helexa.neuron.slots import SlotPool
 from helexa.protocol.errors import (
     ModelNotLoadedError,
     RefusedError,
     UnknownModelError,
     UnsupportedError,
 )
-from helexa.protocol.messages.execution import Operation
 from helexa.protocol.messages.models import (
     ModelCapability,
     ModelConfig,
@@ -32,34 +23,26 @@ from helexa.protocol.messages.models import (
     ModelState,
     ModelStatus,
     Price,
-    Workload,
 )
 
 PROBE_INTERVAL_S = 15.0
 MAX_UNCONFIGURED = 64
 """Models shown although only their name is known."""
 
-_WORKLOADS: dict[str, tuple[str, type]] = {
-    Operation.CHAT: (Workload.CHAT, ChatInference),
-    Operation.COMPLETION: (Workload.COMPLETION, TextInference),
-    Operation.EMBEDDING: (Workload.EMBEDDING, EmbeddingInference),
-}
 
-
-@dataclass(slots=True)
 class Lease:
     """A request's hold on a model: its runtime and one slot."""
 
-    model: ModelId
-    backend: Backend
-    servability: Servability
-    _hosted: HostedModel
-    _slot: Slot
-    _is_over: bool = False
+    def __init__(self, hosted: HostedModel, hold: Hold) -> None:
+        """Hold until `release`."""
+        self.abilities = hold.abilities
+        self.servability = hold.servability
+        self._hosted = hosted
+        self._slot = hold.slot
+        self._is_over = False
 
-    def count(self, tokens: int) -> None:
+    def count(self, tokens: int, now_s: float) -> None:
         """Note that `tokens` were made just now."""
-        now_s = time.monotonic()
         self._hosted.rate.add(tokens, now_s)
         self.servability.hear(now_s)
 
@@ -69,10 +52,6 @@ class Lease:
             self._is_over = True
             self._slot.release()
             self._hosted.finished(failed=failed)
-
-
-def _can_go_on(backend: Backend) -> bool:
-    return isinstance(backend, ChatContinuation) and backend.capability.continues_partial
 
 
 class ModelHost:
@@ -89,7 +68,7 @@ class ModelHost:
         self._models: dict[str, HostedModel] = {}
         self._listeners: list[Callable[[], None]] = []
         self._prompts = RecentPrompts()
-        self.slots.on_change(self.notify)
+        self.slots.on_news(self.notify)
 
     @property
     def slots(self) -> SlotPool:
@@ -102,7 +81,7 @@ class ModelHost:
         return tuple(self._models.values())
 
     def on_change(self, listener: Callable[[], None]) -> None:
-        """Call `listener` after every change of a state or a slot."""
+        """Call `listener` after every change of a state, and when many slots have changed hands."""
         self._listeners.append(listener)
 
     def configure(self, config: ModelConfig) -> bool:
@@ -161,18 +140,16 @@ class ModelHost:
         found = self.find(model)
         if found is None:
             raise ModelNotLoadedError(f"{model} is not known here")
-        workload, protocol = _WORKLOADS.get(operation, ("", object))
         backend = found.backend
-        if backend is not None and not (
-            workload in backend.capability.workloads and isinstance(backend, protocol)
-        ):
-            raise UnsupportedError(f"{model} does not do {operation!r}", param="model")
-        if backend is not None and continues and not _can_go_on(backend):
-            raise RefusedError(f"{model} cannot go on from a partial answer here")
-        backend, servability, slot = found.reserve()
+        if backend is not None and found.abilities is not None:
+            if not found.abilities.does(operation):
+                raise UnsupportedError(f"{model} does not do {operation!r}", param="model")
+            if continues and found.abilities.continuation is None:
+                raise RefusedError(f"{model} cannot go on from a partial answer here")
+        hold = found.reserve()
         if prefix_digests:
             self._prompts.take(str(found.record.model), backend, prefix_digests)
-        return Lease(found.record.model, backend, servability, found, slot)
+        return Lease(found, hold)
 
     def find(self, name: str) -> HostedModel | None:
         """Return the model called `name`, by its own name or an alias."""

@@ -21,11 +21,6 @@ class Seats:
     busy: int
 
     @property
-    def is_full(self) -> bool:
-        """Whether somebody may be waiting for one."""
-        return self.busy >= self.total
-
-    @property
     def has_spare(self) -> bool:
         """Whether one is left beside the next; the only one there is goes to who finds it idle."""
         free = self.total - self.busy
@@ -64,7 +59,7 @@ class BulkRoom:
     def wait_s(self, model: str) -> float | None:
         """Return in how many seconds there is room, 0 for now; `None`: not unless things change."""
         if model not in self._free_at_s:
-            self._free_at_s[model] = None if self._is_full(model) else self._clock()
+            self._free_at_s[model] = None if self._slots.is_full(model) else self._clock()
         free_at_s = self._free_at_s[model]
         host, seats = self._host(), self._seats(model)
         if free_at_s is None or not may_take(host, seats, self.bulk, self._most):
@@ -81,13 +76,10 @@ class BulkRoom:
 
     def _look(self) -> None:
         for model, free_at_s in self._free_at_s.items():
-            if self._is_full(model):
+            if self._slots.is_full(model):
                 self._free_at_s[model] = None
             elif free_at_s is None:
                 self._free_at_s[model] = self._clock()
-
-    def _is_full(self, model: str) -> bool:
-        return self._host().is_full or self._seats(model).is_full
 
     def _host(self) -> Seats:
         return Seats(self._slots.total, self._slots.busy)

@@ -26,19 +26,35 @@ class Slot:
             give_back()
 
 
+OF_ALL, OF_FREE = 8, 2
+"""Others hear at once when such a part of all slots, or of the free ones, has changed hands. What
+they do not know of is then too little to make a host look full that is not."""
+
+
 class SlotPool:
     """Who may work now."""
 
     def __init__(self, limit: int = 0) -> None:
         """Offer `limit` slots in all; 0: as many as the loaded models have together."""
         self.limit = limit
+        self.total = 0
+        """Requests that the host takes at once."""
+        self.busy = 0
+        """Requests that the host serves now."""
         self._offered: dict[str, int] = {}
         self._busy: Counter[str] = Counter()
+        self._untold = 0
+        """Changes since the last news."""
         self._listeners: list[Callable[[], None]] = []
+        self._news_listeners: list[Callable[[], None]] = []
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever a slot is taken or given back."""
         self._listeners.append(listener)
+
+    def on_news(self, listener: Callable[[], None]) -> None:
+        """Call `listener` when so much has changed that others should know of it at once."""
+        self._news_listeners.append(listener)
 
     def offer(self, model: str, slots: int) -> None:
         """Set how many requests `model` takes at once; 0 withdraws it."""
@@ -46,7 +62,9 @@ class SlotPool:
             self._offered[model] = slots
         else:
             self._offered.pop(model, None)
-        self._changed()
+        offered = sum(self._offered.values())
+        self.total = min(self.limit, offered) if self.limit else offered
+        self._changed(is_news=True)
 
     def take(self, model: str) -> Slot:
         """Return a slot for one request to `model`.
@@ -59,9 +77,8 @@ class SlotPool:
             raise BusyError(f"all slots of {model} are taken", retry_after_s=RETRY_AFTER_S)
         if self.busy >= self.total:
             raise BusyError("all slots of the host are taken", retry_after_s=RETRY_AFTER_S)
-        self._busy[model] += 1
-        self._changed()
-        return Slot(lambda: self._give_back(model))
+        self._move(model, 1)
+        return Slot(lambda: self._move(model, -1))
 
     def busy_of(self, model: str) -> int:
         """Return how many requests `model` serves now."""
@@ -72,27 +89,28 @@ class SlotPool:
         return self._offered.get(model, 0)
 
     @property
-    def total(self) -> int:
-        """Requests that the host takes at once."""
-        offered = sum(self._offered.values())
-        return min(self.limit, offered) if self.limit else offered
-
-    @property
-    def busy(self) -> int:
-        """Requests that the host serves now."""
-        return self._busy.total()
-
-    @property
     def free(self) -> int:
         """Requests that the host could take now."""
         return max(0, self.total - self.busy)
 
-    def _give_back(self, model: str) -> None:
-        self._busy[model] -= 1
-        if not self._busy[model]:
-            del self._busy[model]
-        self._changed()
+    def is_full(self, model: str) -> bool:
+        """Whether `model` could take no request now."""
+        return self.busy >= self.total or self._busy[model] >= self._offered.get(model, 0)
 
-    def _changed(self) -> None:
+    def _move(self, model: str, change: int) -> None:
+        was_full = self.is_full(model)
+        self.busy += change
+        self._busy[model] += change
+        self._untold += 1
+        offered = self._offered.get(model, 0)
+        free = min(self.free, offered - self._busy[model])
+        is_much = self._untold * OF_ALL >= offered or self._untold * OF_FREE >= free
+        self._changed(is_news=is_much or was_full)
+
+    def _changed(self, *, is_news: bool) -> None:
         for listener in self._listeners:
             listener()
+        if is_news:
+            self._untold = 0
+            for listener in self._news_listeners:
+                listener()

@@ -20,7 +20,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Sample
 
 from helexa.bus.client import Bus
-from helexa.process.tallies import Counter, Histogram
+from helexa.process.tallies import Counter, Histogram, Reading
 from helexa.protocol import subjects
 from helexa.protocol.errors import HelexaError
 from helexa.protocol.messages.events import HistogramSample, MetricsReport
@@ -55,6 +55,12 @@ class Metrics:
     def gauge(self, name: str, text: str, *labels: str) -> Gauge:
         """Return a new gauge `helexa_<name>`."""
         return Gauge(f"helexa_{name}", text, labels, registry=self.registry)
+
+    def reading(self, name: str, text: str, *labels: str) -> Reading:
+        """Return a new gauge `helexa_<name>` that is read when somebody looks."""
+        reading = Reading(f"helexa_{name}", text, labels)
+        self.registry.register(reading)
+        return reading
 
     def histogram(
         self, name: str, text: str, *labels: str, buckets: tuple[float, ...] = LATENCY_BUCKETS_S

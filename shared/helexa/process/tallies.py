@@ -11,7 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from typing import Generic, TypeVar
 
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
@@ -48,6 +52,9 @@ class Spread:
         self.counts[bisect_left(self._bounds, amount)] += 1
         self.sum += amount
 
+
+Read = Callable[[], Iterable[tuple[tuple[str, ...], float]]]
+"""Returns values with those of their labels."""
 
 _Child = TypeVar("_Child", Count, Spread)
 
@@ -132,3 +139,25 @@ class Histogram(_Family[Spread]):
             cumulated = map(float, accumulate(spread.counts))
             family.add_metric(values, list(zip(self._shown, cumulated, strict=True)), spread.sum)
         return family
+
+
+class Reading(Collector):
+    """A gauge that is read when somebody looks, and not kept."""
+
+    def __init__(self, name: str, text: str, labels: tuple[str, ...]) -> None:
+        """Show `name`, without a value until `read` is set."""
+        self.read: Read = tuple
+        self._name = name
+        self._text = text
+        self._labels = labels
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(self._name, self._text, labels=self._labels)
+        for values, amount in self.read():
+            family.add_metric(values, amount)
+        yield family
+
+    def describe(self) -> Iterable[Metric]:
+        """Return the family without values, from which the registry learns its name."""
+        return [GaugeMetricFamily(self._name, self._text, labels=self._labels)]
