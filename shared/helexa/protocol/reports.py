@@ -22,7 +22,6 @@ class CapabilityReport(msgspec.Struct, frozen=True, gc=False):
     throughput_tokens_per_s: float | None = None
     vram_bytes: int | None = None
     memory_bytes: int | None = None
-    prefix_digests: bytes = b""
     tools: bool = True
     continues_partial: bool = False
 
