@@ -87,6 +87,9 @@ class Scheduler:
         self._random = Random()  # noqa: S311 - no secret
         self._numbers = itertools.count(1)
         self._kept: OrderedDict[str, RoutingDecision] = OrderedDict()
+        """By request."""
+        self._leased: OrderedDict[str, RoutingDecision] = OrderedDict()
+        """By their own id, for the requests that they will have served by a lease."""
         self._decisions = metrics.counter(
             "scheduler_decisions", "Decisions by how they ended.", "outcome"
         )
@@ -128,10 +131,10 @@ class Scheduler:
         """Take what a gateway saw, and which requests it served by a decision's lease."""
         self.fleet.feedback(report, self._clock())
         for decision_id, requests in report.leased.items():
-            decision = self._kept.get(decision_id)
+            decision = self._leased.get(decision_id)
             if decision is not None:
-                for name in (*requests, decision_id):
-                    self._keep(name, decision)
+                for request_id in requests:
+                    self._keep(self._kept, request_id, decision)
 
     async def schedule(self, request: ScheduleRequest) -> RoutingDecision:
         """Return the targets, best first.
@@ -160,9 +163,9 @@ class Scheduler:
         used = len(decision.targets) if decision.mode == "replicated" else 1
         for target in decision.targets[:used]:
             self.fleet.decided(target.neuron_id, decision.model)
-        self._keep(request.request_id, decision)
+        self._keep(self._kept, request.request_id, decision)
         if decision.lease is not None:
-            self._keep(decision.decision_id, decision)
+            self._keep(self._leased, decision.decision_id, decision)
         return decision
 
     async def explain(self, request: ExplainRequest) -> Explanation:
@@ -237,11 +240,13 @@ class Scheduler:
             raise UnavailableError("the catalogue is being read", retry_after_s=RETRY_SOON_S)
         return found
 
-    def _keep(self, request_id: str, decision: RoutingDecision) -> None:
-        self._kept[request_id] = decision
-        self._kept.move_to_end(request_id)
-        while len(self._kept) > self.limits.decisions_kept:
-            self._kept.popitem(last=False)
+    def _keep(
+        self, kept: OrderedDict[str, RoutingDecision], name: str, decision: RoutingDecision
+    ) -> None:
+        kept[name] = decision
+        kept.move_to_end(name)
+        while len(kept) > self.limits.decisions_kept:
+            kept.popitem(last=False)
 
 
 def read_catalogue(bus: Bus) -> Mirror[ModelConfig]:
