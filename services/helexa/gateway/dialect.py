@@ -253,6 +253,8 @@ def _hints(fields: Fields, customs: Customs) -> UserHints:
 
 
 def _asked(fields: Fields, customs: Customs) -> Priority | None:
+    if not customs.priority and FIELD not in fields:
+        return None
     return asked_priority(customs.priority, fields.get(FIELD), may_claim=customs.may_claim_priority)
 
 
