@@ -45,7 +45,13 @@ async def start(life: Life, settings: GatewaySettings) -> Listening:
         await asyncio.wait_for(gateway.listens.wait(), LISTEN_WITHIN_S)
     address = SocketAddress.parse(settings.socket)
     listening = await life.resources.enter_async_context(
-        serve_http(gateway.routes, address, grace_s=HTTP_GRACE_S, direct=gateway.routes.direct)
+        serve_http(
+            gateway.routes,
+            address,
+            grace_s=HTTP_GRACE_S,
+            direct=gateway.routes.direct,
+            share_port=settings.share_port,
+        )
     )
     _log.info("serving", extra={"role": "gateway", "address": str(listening.address)})
     life.resources.push_async_callback(gateway.drain, listening)

@@ -18,6 +18,8 @@ class GatewaySettings(StreamSettings):
 
     socket: str = "127.0.0.1:8080"
     """`HOST:PORT` of the HTTP API."""
+    share_port: bool = False
+    """Other gateways of this user listen on the socket too; the system spreads the connections."""
     api_keys: tuple[str, ...] = ()
     """SHA-256 digests, in hexadecimal, of the keys that are accepted."""
     api_key_file: Path | None = None

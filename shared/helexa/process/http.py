@@ -83,20 +83,37 @@ def is_owed(scope: Scope) -> bool:
     return OWED in scope.get("state", ())
 
 
-def bind(address: SocketAddress) -> socket.socket:
+def bind(address: SocketAddress, *, share: bool = False) -> socket.socket:
     """Return a listening socket.
+
+    Args:
+        address: Where to listen.
+        share: Others of this user that say so too may listen there as well; the system spreads
+            the connections over them.
 
     Raises:
         SettingsError: the address is taken or not ours; the message names it.
     """
+    made = reserve(address, share=share)
+    made.listen(BACKLOG)
+    return made
+
+
+def reserve(address: SocketAddress, *, share: bool) -> socket.socket:
+    """Return a socket that has `address` and does not listen.
+
+    Raises:
+        SettingsError: as `bind`.
+    """
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if share:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     # Without it a small last write of an answer can wait 40 ms for a delayed acknowledgement.
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         made.bind((address.host, address.port))
-        made.listen(BACKLOG)
     except OSError as error:
         made.close()
         raise SettingsError(
@@ -112,16 +129,24 @@ async def serve_http(
     *,
     grace_s: float = 5.0,
     direct: DirectRoutes | None = None,
+    share_port: bool = False,
 ) -> AsyncIterator[Listening]:
     """Serve `app`, and the `direct` routes without it, inside the block.
 
     On leaving, no connection is accepted any more, running requests get `grace_s` seconds, and the
     rest is cut.
 
+    Args:
+        app: What serves every other route.
+        address: Where to listen.
+        grace_s: How long running requests may take at the end.
+        direct: What serves a POST to a path without ASGI.
+        share_port: As `bind` has it.
+
     Raises:
         SettingsError: the address cannot be listened on.
     """
-    listener = bind(address)
+    listener = bind(address, share=share_port)
     port = int(listener.getsockname()[1])
     config = Config(
         app,
