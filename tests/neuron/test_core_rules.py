@@ -12,7 +12,7 @@ from helexa.neuron.assembly import Assembly
 from helexa.neuron.outbox import Outbox
 from helexa.neuron.rate import Rate
 from helexa.neuron.restarts import RestartPolicy
-from helexa.neuron.retention import Retention
+from helexa.neuron.retention import ENDED_BYTES, Retention
 from helexa.neuron.slots import Slot, SlotPool
 from helexa.neuron.splice import Splicer
 from helexa.protocol.errors import BusyError, UnavailableError
@@ -35,8 +35,8 @@ class Wire:
         self.sent.append(data)
 
 
-async def filled(wire: Wire, frames: int) -> Outbox:
-    box = Outbox(wire.publish, "subject", attempt=1)
+async def filled(wire: Wire, frames: int, store: Retention | None = None) -> Outbox:
+    box = Outbox(wire.publish, "subject", store or Retention(), attempt=1)
     for number in range(frames):
         await box.send_events([b"%d" % number])
     return box
@@ -45,7 +45,7 @@ async def filled(wire: Wire, frames: int) -> Outbox:
 async def test_what_could_not_be_published_is_kept_and_sent_again_unchanged() -> None:
     wire = Wire()
     now_s = [0.0]
-    box = Outbox(wire.publish, "subject", attempt=1, clock=lambda: now_s[0])
+    box = Outbox(wire.publish, "subject", Retention(), attempt=1, clock=lambda: now_s[0])
     await box.send_events([b"old"])
     now_s[0] = 10.0
     wire.is_away = True
@@ -75,14 +75,36 @@ async def test_an_answer_keeps_no_more_than_its_bound(monkeypatch: pytest.Monkey
 
 
 async def test_ended_answers_share_one_bound_and_the_oldest_goes_first() -> None:
-    boxes = [await filled(Wire(), 10) for _ in range(3)]
-    retention = Retention(max_bytes=boxes[0].kept_bytes * 2)
-    for box in boxes:
-        retention.add(box)
+    size = (await filled(Wire(), 10)).kept_bytes
+    retention = Retention(max_bytes=2 * (size + ENDED_BYTES))
+    boxes = []
+    for _ in range(3):
+        retention.begin()
+        boxes.append(await filled(Wire(), 10, retention))
+        retention.add(boxes[-1])
     assert [bool(box.kept) for box in boxes] == [False, True, True]
+    assert [retention.holds(box) for box in boxes] == [False, True, True]
     retention.release(boxes[1])
     retention.release(boxes[1])
-    assert retention.kept_bytes == boxes[2].kept_bytes
+    assert retention.kept_bytes == size + ENDED_BYTES
+    assert boxes[2].kept_bytes == size
+
+
+async def test_running_answers_share_the_bound_when_nothing_ended_is_left_to_drop() -> None:
+    size = (await filled(Wire(), 10)).kept_bytes
+    retention = Retention(max_bytes=4 * size)
+    retention.begin()
+    ended = await filled(Wire(), 10, retention)
+    retention.add(ended)
+    for _ in range(2):
+        retention.begin()
+    long, other = await filled(Wire(), 100, retention), await filled(Wire(), 10, retention)
+    assert not ended.kept
+    assert retention.kept_bytes <= retention.max_bytes
+    assert other.kept_bytes == size
+    frames, is_complete = long.slice(0, None, 1 << 20)
+    assert not is_complete
+    assert unpack_frame(frames[-1]).seq == 99
 
 
 def test_the_host_bound_holds_over_all_models() -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from helexa.bus.client import Bus
 from helexa.bus.workqueue import PROGRESS_S, Delivery, Puller
-from helexa.neuron.execution import Ending
+from helexa.neuron.ending import Ending
 from helexa.neuron.executor import Executor
 from helexa.neuron.meters import Meters
 from helexa.neuron.models import ModelHost

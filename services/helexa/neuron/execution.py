@@ -15,9 +15,11 @@ from helexa.neuron.backends.interface import (
     EventStream,
     WholeInference,
 )
+from helexa.neuron.ending import Ending
 from helexa.neuron.flow import Flow
 from helexa.neuron.models import Lease
 from helexa.neuron.outbox import Outbox
+from helexa.neuron.past import Past
 from helexa.neuron.servability import CHECK_AFTER_S
 from helexa.neuron.splice import Prefix, Splicer
 from helexa.neuron.whole import Imprint, as_stream, finished, renamed
@@ -54,28 +56,6 @@ class Pace:
     """An owner that is silent for longer is gone, and its work ends with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How an attempt ended."""
-
-    error: HelexaError | None
-    usage: TokenUsage
-    """Of this attempt."""
-    timings: Timings
-    prefix_tokens: int = 0
-    """Of earlier attempts."""
-
-    @property
-    def answer_usage(self) -> TokenUsage:
-        """Of the whole answer, earlier attempts included."""
-        return Prefix(self.prefix_tokens).whole(self.usage)
-
-    @property
-    def outcome(self) -> str:
-        """`done`, `cancelled` or the code of an error."""
-        return self.error.to_reply().code if self.error else "done"
-
-
 class Execution:
     """One attempt of one request."""
 
@@ -87,7 +67,6 @@ class Execution:
         self.owner_since_s = time.monotonic()
         """Since when the owner's silence counts, where it has not been heard at all."""
         self.ending: Ending | None = None
-        self.ended_at_s: float | None = None
         self.task: asyncio.Task[None] | None = None
         self._has_begun = False
         self._lease = lease
@@ -135,6 +114,17 @@ class Execution:
         if self.task is not None and self._has_begun:
             self.task.cancel()
         return True
+
+    @property
+    def attempt(self) -> int:
+        """Its number, from 1."""
+        return self.request.attempt
+
+    def past(self, now_s: float) -> Past:
+        """Return what is kept of it, now that it has ended."""
+        return Past(
+            self.request.request_id, self.attempt, self.owner, self.outbox, self.ending, now_s
+        )
 
     @property
     def is_running(self) -> bool:

@@ -4,10 +4,11 @@
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 
-from helexa.neuron.execution import CLOSE_WITHIN_S, Ending, Execution, Pace
+from helexa.neuron.attempts import Attempts
+from helexa.neuron.ending import Ending
+from helexa.neuron.execution import CLOSE_WITHIN_S, Execution, Pace
 from helexa.neuron.models import ModelHost
 from helexa.neuron.outbox import Outbox, Publish
 from helexa.neuron.retention import Retention
@@ -70,9 +71,9 @@ class Executor:
         self._publish = publish
         self._certify = certify
         self._retention = retention
-        self._known: dict[str, dict[int, Execution]] = {}
-        self._ended: deque[Execution] = deque()
-        self._running: set[Execution] = set()
+        self._author = encode_token(neuron_id)
+        self._attempts = Attempts(retention)
+        self._running = self._attempts.running
         self._heard: dict[str, float] = {}
         self._deaf_since_s: float | None = None
         self._revoked: dict[tuple[str, int], None] = {}
@@ -91,7 +92,7 @@ class Executor:
             BadRequestError: nobody could.
         """
         # A gateway that did not get the first reply asks again.
-        if self._find(request.request_id, request.attempt) is None:
+        if self._attempts.find(request.request_id, request.attempt) is None:
             self._begin(request)
         return ExecuteReply(neuron_id=self.neuron_id, slots_free=self._host.slots.free)
 
@@ -101,42 +102,44 @@ class Executor:
         Raises:
             ForbiddenError: another gateway owns it.
         """
-        execution = self._find(request.request_id, request.attempt)
-        if execution is None:
+        found = self._attempts.find(request.request_id, request.attempt)
+        if found is None:
             self._revoke(request)
             return Cancelled(state="unknown")
-        if request.owner != execution.owner:
+        if request.owner != found.owner:
             raise ForbiddenError("only the owner of a request may cancel it")
-        if execution.stop(WorkCancelledError(reason=request.reason)):
+        reason = WorkCancelledError(reason=request.reason)
+        if isinstance(found, Execution) and found.stop(reason):
             return Cancelled(state="cancelled")
         return Cancelled(state="finished")
 
     def attach(self, request: AttachRequest) -> Attached:
         """Make another gateway the owner."""
-        attempts = self._known.get(request.request_id, {}).values()
-        for execution in attempts:
-            execution.owner = request.owner
+        attempts = self._attempts.of(request.request_id)
+        running = [found for found in attempts if isinstance(found, Execution)]
+        for found in attempts:
+            found.owner = request.owner
+        for execution in running:
             execution.owner_since_s = time.monotonic()
         if not attempts:
             return Attached(state="unknown")
-        is_running = any(execution.is_running for execution in attempts)
+        is_running = any(execution.is_running for execution in running)
         return Attached(state="running" if is_running else "finished")
 
     def resend(self, request: ResendRequest) -> Resent:
         """Return kept frames."""
-        execution = self._find(request.request_id, request.attempt)
-        if execution is None:
+        found = self._attempts.find(request.request_id, request.attempt)
+        if found is None:
             return Resent(complete=False)
-        frames, is_complete = execution.outbox.slice(request.from_seq, request.to_seq, RESEND_BYTES)
+        frames, is_complete = found.outbox.slice(request.from_seq, request.to_seq, RESEND_BYTES)
         return Resent(frames=tuple(frames), complete=is_complete)
 
     async def ending_of(self, request_id: str, attempt: int) -> Ending | None:
         """Return how an attempt ends, once it has; `None` if it is not known, or by a defect."""
-        execution = self._find(request_id, attempt)
-        if execution is None or execution.task is None:
-            return None
-        await asyncio.wait({execution.task})
-        return execution.ending
+        found = self._attempts.find(request_id, attempt)
+        if isinstance(found, Execution) and found.task is not None:
+            await asyncio.wait({found.task})
+        return None if found is None else found.ending
 
     def hear(self, gateway: str) -> None:
         """Note that `gateway` is alive."""
@@ -148,10 +151,11 @@ class Executor:
         lost_at_s = now_s if self._deaf_since_s is None else self._deaf_since_s
         self._deaf_since_s = None
         sent = 0
-        for execution in [*self._ended, *self._running]:
+        for execution in self._running:
             # While we were away no owner could be heard.
             execution.owner_since_s = now_s
-            sent += await execution.outbox.send_again(lost_at_s - REPUBLISH_BEFORE_S)
+        for found in list(self._attempts):
+            sent += await found.outbox.send_again(lost_at_s - REPUBLISH_BEFORE_S)
         _log.info("frames_published_again", extra={"frames": sent})
 
     async def run(self, is_connected: Callable[[], bool]) -> None:
@@ -169,7 +173,8 @@ class Executor:
                 if self._deaf_since_s is None:
                     self._check_owner(execution, now_s)
                 await execution.watch(now_s)
-            self._forget(now_s)
+            self._attempts.forget(now_s)
+            self._forget_owners(now_s)
 
     async def finish(self, grace_s: float) -> None:
         """Take nothing new; return when all has ended, by itself or, after `grace_s`, by us."""
@@ -199,20 +204,20 @@ class Executor:
         subject = subject_of(
             subjects.TOKENS,
             home=request.home,
-            author=encode_token(self.neuron_id),
+            author=self._author,
             request=token,
         )
         outbox = Outbox(
             self._publish,
             subject,
+            self._retention,
             attempt=request.attempt,
             first_seq=request.first_seq,
             first_event=request.first_event,
         )
         execution = Execution(request, lease, outbox, self.pace)
         self._supersede(request)
-        self._known.setdefault(request.request_id, {})[request.attempt] = execution
-        self._running.add(execution)
+        self._attempts.begin(execution)
         execution.task = asyncio.create_task(
             self._run(execution), name=f"execute-{request.request_id}"
         )
@@ -225,8 +230,8 @@ class Executor:
             del self._revoked[next(iter(self._revoked))]
 
     def _supersede(self, request: ExecuteRequest) -> None:
-        for attempt, earlier in self._known.get(request.request_id, {}).items():
-            if attempt < request.attempt:
+        for earlier in self._attempts.of(request.request_id):
+            if isinstance(earlier, Execution) and earlier.attempt < request.attempt:
                 earlier.stop(WorkCancelledError(reason="superseded"))
 
     async def _run(self, execution: Execution) -> None:
@@ -260,16 +265,10 @@ class Executor:
         )
 
     def _on_done(self, task: asyncio.Task[None], execution: Execution) -> None:
-        execution.ended_at_s = time.monotonic()
-        self._running.discard(execution)
-        self._ended.append(execution)
-        self._retention.add(execution.outbox)
+        self._attempts.end(execution)
         error = None if task.cancelled() else task.exception()
         if error is not None:
             _log.error("execution_died", extra={"execution": repr(execution)}, exc_info=error)
-
-    def _find(self, request_id: str, attempt: int) -> Execution | None:
-        return self._known.get(request_id, {}).get(attempt)
 
     def _check_owner(self, execution: Execution, now_s: float) -> None:
         if execution.request.outlives_owner:
@@ -280,13 +279,6 @@ class Executor:
                 WorkCancelledError("cancelled: its gateway fell silent", reason="owner_gone")
             )
 
-    def _forget(self, now_s: float) -> None:
-        while self._ended and now_s - (self._ended[0].ended_at_s or 0) >= self._retention.keep_s:
-            execution = self._ended.popleft()
-            self._retention.release(execution.outbox)
-            attempts = self._known[execution.request.request_id]
-            del attempts[execution.request.attempt]
-            if not attempts:
-                del self._known[execution.request.request_id]
+    def _forget_owners(self, now_s: float) -> None:
         silence_s = 2 * self.pace.owner_silence_s
         self._heard = {name: at_s for name, at_s in self._heard.items() if now_s - at_s < silence_s}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """The neuron's own numbers."""
 
-from helexa.neuron.execution import Ending
+from helexa.neuron.ending import Ending
 from helexa.neuron.hardware_feed import HardwareFeed
 from helexa.neuron.models import ModelHost
 from helexa.process.metrics import Metrics

@@ -5,7 +5,7 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 from helexa.protocol.errors import UnavailableError
 from helexa.protocol.frames import FrameKind, pack_frame
@@ -20,8 +20,7 @@ Publish = Callable[[str, bytes], Awaitable[None]]
 Clock = Callable[[], float]
 
 
-@dataclass(frozen=True, slots=True)
-class KeptFrame:
+class KeptFrame(NamedTuple):
     """A frame as it was published."""
 
     seq: int
@@ -30,20 +29,45 @@ class KeptFrame:
     """When, on the process's monotonic clock."""
 
 
+class Store(Protocol):
+    """What frames are kept at the cost of."""
+
+    def charge(self, outbox: "Outbox", size: int) -> None:
+        """Note that `outbox` keeps `size` bytes more, or fewer, and make room if that is due."""
+
+
 class Outbox:
     """Numbers and publishes frames on one token subject."""
+
+    __slots__ = (
+        "_clock",
+        "_hash",
+        "_last_part",
+        "_next_event",
+        "_next_seq",
+        "_publish",
+        "_store",
+        "attempt",
+        "events",
+        "kept",
+        "kept_bytes",
+        "output_bytes",
+        "published_at_s",
+        "subject",
+    )
 
     def __init__(
         self,
         publish: Publish,
         subject: str,
+        store: Store,
         *,
         attempt: int,
         first_seq: int = 0,
         first_event: int = 0,
         clock: Clock = time.monotonic,
     ) -> None:
-        """Number frames from `first_seq` on and events from `first_event` on."""
+        """Number frames from `first_seq` on and events from `first_event` on; tell `store`."""
         self.subject = subject
         self.attempt = attempt
         self.kept: deque[KeptFrame] = deque()
@@ -55,6 +79,7 @@ class Outbox:
         """When the last frame went out; at first, when the attempt began."""
         self._publish = publish
         self._clock = clock
+        self._store = store
         self._next_seq = first_seq
         self._next_event = first_event
         self._hash = hashlib.sha256()
@@ -69,7 +94,7 @@ class Outbox:
         """Publish `events` in one frame, as a client reads them."""
         first = self._next_event
         text = b"".join(
-            b"id: %d\ndata: %b\n\n" % (number, event) for number, event in enumerate(events, first)
+            [b"id: %d\ndata: %b\n\n" % numbered for numbered in enumerate(events, first)]
         )
         self._next_event += len(events)
         self.events += len(events)
@@ -91,6 +116,7 @@ class Outbox:
     async def send_end(self, kind: FrameKind, *payload: object) -> None:
         """Publish the terminal frame."""
         last_part = self._last_part if kind == FrameKind.DONE else ()
+        self._last_part = ()
         await self._send(self._next_event, kind, *payload, *last_part)
 
     async def send_again(self, since_s: float) -> int:
@@ -119,10 +145,14 @@ class Outbox:
 
     def drop_oldest(self, size: int) -> None:
         """Forget frames from the oldest on until `size` bytes are free or none is left."""
-        while self.kept and size > 0:
-            dropped = self.kept.popleft()
-            self.kept_bytes -= len(dropped.data)
-            size -= len(dropped.data)
+        dropped = 0
+        while self.kept and dropped < size:
+            dropped += len(self.kept.popleft().data)
+        self._charge(-dropped)
+
+    def _charge(self, size: int) -> None:
+        self.kept_bytes += size
+        self._store.charge(self, size)
 
     def _count(self, output: bytes) -> None:
         self._hash.update(output)
@@ -133,10 +163,11 @@ class Outbox:
         now_s = self._clock()
         # Kept before anything is awaited: whoever is cancelled while publishing has published.
         self.kept.append(KeptFrame(self._next_seq, data, now_s))
-        self.kept_bytes += len(data)
         self._next_seq += 1
         self.published_at_s = now_s
-        self.drop_oldest(self.kept_bytes - MAX_KEPT_BYTES)
+        self._charge(len(data))
+        if self.kept_bytes > MAX_KEPT_BYTES:
+            self.drop_oldest(self.kept_bytes - MAX_KEPT_BYTES)
         try:
             await self._publish(self.subject, data)
         except UnavailableError:

@@ -1,40 +1,65 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
-"""How many frames of answers that have ended are kept: so many bytes in all, the newest first."""
+"""How many frames are kept: so many bytes in all, of answers that have ended the newest first.
 
-from collections import deque
+The bound covers what runs too: when nothing that has ended is left to drop, each running answer
+keeps an equal share of its newest frames.
+"""
+
+from collections import OrderedDict
 
 from helexa.neuron.outbox import Outbox
 
 MIB = 1024 * 1024
+ENDED_BYTES = 2048
+"""What an answer that has ended costs beside its frames."""
 
 
 class Retention:
     """Bounds the memory of kept frames over all sites."""
 
-    def __init__(self, max_bytes: int = 64 * MIB, keep_s: float = 60.0) -> None:
+    def __init__(self, max_bytes: int = 32 * MIB, keep_s: float = 60.0) -> None:
         """Keep at most `max_bytes`; whoever keeps an answer forgets it after `keep_s`."""
         self.max_bytes = max_bytes
         self.keep_s = keep_s
-        self._ended: deque[Outbox] = deque()
-        self._bytes = 0
+        self.kept_bytes = 0
+        """What all answers cost together."""
+        self._running = 0
+        self._ended: OrderedDict[Outbox, None] = OrderedDict()
 
-    @property
-    def kept_bytes(self) -> int:
-        """Bytes of ended answers that are kept."""
-        return self._bytes
+    def begin(self) -> None:
+        """Count an answer that is being made."""
+        self._running += 1
+
+    def charge(self, outbox: Outbox, size: int) -> None:
+        """Note that `outbox` keeps `size` bytes more, or fewer, and make room if that is due."""
+        self.kept_bytes += size
+        if size > 0 and self.kept_bytes > self.max_bytes:
+            self._make_room()
+            share = self.max_bytes // max(1, self._running)
+            if self.kept_bytes > self.max_bytes and outbox.kept_bytes > share:
+                outbox.drop_oldest(outbox.kept_bytes - share)
 
     def add(self, outbox: Outbox) -> None:
         """Keep the frames of an answer that has just ended, at the cost of older ones."""
-        self._ended.append(outbox)
-        self._bytes += outbox.kept_bytes
-        while self._bytes > self.max_bytes and self._ended:
-            oldest = self._ended.popleft()
-            self._bytes -= oldest.kept_bytes
-            oldest.drop_oldest(oldest.kept_bytes)
+        self._running -= 1
+        self._ended[outbox] = None
+        self.kept_bytes += ENDED_BYTES
+        self._make_room()
+
+    def holds(self, outbox: Outbox) -> bool:
+        """Whether an answer that has ended is still kept."""
+        return outbox in self._ended
 
     def release(self, outbox: Outbox) -> None:
-        """Forget an answer."""
+        """Forget an answer; one that is forgotten already does no harm."""
         if outbox in self._ended:
-            self._ended.remove(outbox)
-            self._bytes -= outbox.kept_bytes
-            outbox.drop_oldest(outbox.kept_bytes)
+            del self._ended[outbox]
+            self._drop(outbox)
+
+    def _make_room(self) -> None:
+        while self._ended and self.kept_bytes > self.max_bytes:
+            self._drop(self._ended.popitem(last=False)[0])
+
+    def _drop(self, outbox: Outbox) -> None:
+        self.kept_bytes -= ENDED_BYTES
+        outbox.drop_oldest(outbox.kept_bytes)

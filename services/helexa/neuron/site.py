@@ -12,7 +12,8 @@ from helexa.bus.client import Bus
 from helexa.bus.service import Service
 from helexa.neuron.agent import NeuronAgent
 from helexa.neuron.bulk import BulkWork, Shop
-from helexa.neuron.execution import Ending, Pace
+from helexa.neuron.ending import Ending
+from helexa.neuron.execution import Pace
 from helexa.neuron.executor import Executor
 from helexa.neuron.meters import Meters
 from helexa.neuron.outbox import Outbox

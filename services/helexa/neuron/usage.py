@@ -9,7 +9,7 @@ from collections import defaultdict
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from helexa.bus.client import Bus
-from helexa.neuron.execution import Ending
+from helexa.neuron.ending import Ending
 from helexa.neuron.outbox import Outbox
 from helexa.protocol import subjects
 from helexa.protocol.codec import pack

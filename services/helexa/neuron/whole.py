@@ -94,5 +94,5 @@ def _is_list(value: msgspec.Raw | None) -> bool:
 def _counts(fields: dict[str, msgspec.Raw]) -> TokenUsage | None:
     if "usage" not in fields:
         return None
-    counts = cast("Json", json.loads(bytes(fields["usage"])))
+    counts = cast("Json", msgspec.json.decode(fields["usage"]))
     return read_usage(counts) if isinstance(counts, dict) else None

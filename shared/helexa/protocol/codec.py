@@ -23,6 +23,8 @@ Plain = None | bool | int | float | str | bytes | list["Plain"] | dict[str, "Pla
 Signable = bool | int | str | bytes | list["Signable"] | dict[str, "Signable"]
 """What a signed record may hold: no floats and no nulls, so that it has one encoding."""
 
+_SCALARS = frozenset((bool, int, str, bytes))
+
 
 def pack(message: Message) -> bytes:
     """Return `message` as a msgpack map."""
@@ -112,7 +114,10 @@ def _sorted(value: Signable) -> Signable:
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise TypeError("a signed map has text keys only")
-        return {key: _sorted(value[key]) for key in sorted(value)}
+        return {
+            key: held if type(held) in _SCALARS else _sorted(held)
+            for key, held in sorted(value.items())
+        }
     if isinstance(value, list):
         return [_sorted(item) for item in value]
     if isinstance(value, bool | int | str | bytes):

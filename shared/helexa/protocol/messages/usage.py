@@ -60,9 +60,10 @@ class UsageBatch(Message):
 
 def usage_bytes(record: UsageRecord) -> bytes:
     """Return the canonical bytes of `record`, to be signed after `USAGE_DOMAIN`."""
-    # Most attempts begin their answer; their records have no such field.
-    absent = None if record.prefix_tokens else {"prefix_tokens"}
-    fields: dict[str, Signable] = record.model_dump(exclude=absent)
+    fields: dict[str, Signable] = dict(record)
+    if not record.prefix_tokens:
+        # Most attempts begin their answer; their records have no such field.
+        del fields["prefix_tokens"]
     return pack_canonical(fields)
 
 

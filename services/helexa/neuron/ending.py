@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""How an attempt ended."""
+
+from dataclasses import dataclass
+
+from helexa.neuron.splice import Prefix
+from helexa.protocol.errors import HelexaError
+from helexa.protocol.messages.execution import Timings, TokenUsage
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an attempt ended."""
+
+    error: HelexaError | None
+    usage: TokenUsage
+    """Of this attempt."""
+    timings: Timings
+    prefix_tokens: int = 0
+    """Of earlier attempts."""
+
+    @property
+    def answer_usage(self) -> TokenUsage:
+        """Of the whole answer, earlier attempts included."""
+        return Prefix(self.prefix_tokens).whole(self.usage) if self.prefix_tokens else self.usage
+
+    @property
+    def outcome(self) -> str:
+        """`done`, `cancelled` or the code of an error."""
+        return self.error.to_reply().code if self.error else "done"
