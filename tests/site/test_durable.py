@@ -74,7 +74,7 @@ async def test_a_large_body_goes_from_gateway_to_neuron(site: Site) -> None:
     await create_all(site)
     body = bytes(range(256)) * 4096
     async with site.bus(Role.GATEWAY) as gateway, site.bus(Role.NEURON, OWN) as neuron:
-        assert await get_body(neuron, await put_body(gateway, body)) == body
+        assert await get_body(neuron.jetstream, await put_body(gateway.jetstream, body)) == body
 
 
 async def test_frames_are_kept_and_read_back_by_gateways(site: Site) -> None:

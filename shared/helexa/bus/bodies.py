@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """Bodies too large for one message: they go through an object store, and their name travels."""
 
-from collections.abc import Mapping
-
 import nats.errors
 import nats.js.errors
+from nats.js import JetStreamContext
 
-from helexa.bus.client import Bus
-from helexa.bus.headers import CLAIM_HEADER
 from helexa.protocol import resources
 from helexa.protocol.errors import NotFoundError, RequestTooLargeError, UnavailableError
 from helexa.protocol.naming import random_id
@@ -15,7 +12,7 @@ from helexa.protocol.naming import random_id
 MAX_BODY_BYTES = 128 * resources.MIB
 
 
-async def put_body(bus: Bus, data: bytes) -> str:
+async def put_body(stores: JetStreamContext, data: bytes) -> str:
     """Store `data` for a few minutes and return the name to claim it by.
 
     Raises:
@@ -26,14 +23,14 @@ async def put_body(bus: Bus, data: bytes) -> str:
         raise RequestTooLargeError(f"{len(data)} bytes; at most {MAX_BODY_BYTES} can travel")
     name = random_id(128)
     try:
-        store = await bus.jetstream.object_store(resources.BODIES.name)
+        store = await stores.object_store(resources.BODIES.name)
         await store.put(name, data)
     except (TimeoutError, nats.errors.Error) as error:
         raise UnavailableError("a large body could not be stored") from error
     return name
 
 
-async def get_body(bus: Bus, name: str) -> bytes:
+async def get_body(stores: JetStreamContext, name: str) -> bytes:
     """Return the bytes stored under `name`.
 
     Raises:
@@ -41,21 +38,10 @@ async def get_body(bus: Bus, name: str) -> bytes:
         UnavailableError: the store cannot be reached.
     """
     try:
-        store = await bus.jetstream.object_store(resources.BODIES.name)
+        store = await stores.object_store(resources.BODIES.name)
         found = await store.get(name)
     except nats.js.errors.NotFoundError as error:
         raise NotFoundError("the request's body is gone") from error
     except (TimeoutError, nats.errors.Error) as error:
         raise UnavailableError("a large body could not be read") from error
     return found.data or b""
-
-
-async def body_of(bus: Bus, fields: Mapping[str, str], data: bytes) -> bytes:
-    """Return the body of a request or a reply: its own, or the stored one that its headers name.
-
-    Raises:
-        NotFoundError: the stored body is gone.
-        UnavailableError: the store cannot be reached.
-    """
-    name = fields.get(CLAIM_HEADER)
-    return await get_body(bus, name) if name else data

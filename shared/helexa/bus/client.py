@@ -15,6 +15,7 @@ from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 
 from helexa.bus import headers
+from helexa.bus.bodies import get_body, put_body
 from helexa.bus.closing import close, drop_socket
 from helexa.bus.connection import Connection
 from helexa.bus.context import DEADLINE, Deadline
@@ -110,24 +111,23 @@ class Bus:
             RequestTooLargeError: it fits neither a message nor the object store.
             HelexaError: what the other side raised.
         """
-        from helexa.bus.bodies import body_of, put_body  # noqa: PLC0415 - it imports this module
-
         deadline = Deadline.after(deadline_s)
         inherited = DEADLINE.get()
         if inherited is not None and inherited.at < deadline.at:
             deadline = inherited
         subject = subject_of(call.subject, **tokens)
         payload = pack(message)
-        extra = headers.outgoing(deadline.remaining_s)
+        claim = ""
         if len(payload) > self.max_payload_bytes:
-            extra[headers.CLAIM_HEADER] = await put_body(self, payload)
-            payload = b""
-        reply, block = await self._exchange(subject, payload, headers.encode(extra), deadline)
+            claim, payload = await put_body(self.jetstream, payload), b""
+        block = headers.outgoing(deadline.remaining_s, claim)
+        reply, block = await self._exchange(subject, payload, block, deadline)
         if block:
             fields = headers.decode(block)
             if headers.ERROR_CODE_HEADER in fields:
                 raise from_reply(unpack(ErrorReply, reply))
-            reply = await body_of(self, fields, reply)
+            if name := fields.get(headers.CLAIM_HEADER):
+                reply = await get_body(self.jetstream, name)
         return unpack(call.reply, reply)
 
     async def publish(self, event: Event[MessageT], message: MessageT, **tokens: str) -> None:

@@ -2,6 +2,7 @@
 """The headers of a message on the bus."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from helexa.bus.context import REQUEST_ID, TRACEPARENT
 
@@ -24,14 +25,16 @@ _VERSION = "NATS/1.0"
 _LINE_ENDS = str.maketrans("\r\n", "  ")
 
 
-def outgoing(remaining_s: float) -> dict[str, str]:
-    """Return the headers of a request sent from the current context."""
-    headers = {REMAINING_MS_HEADER: str(max(0, int(remaining_s * 1000)))}
+def outgoing(remaining_s: float, claim: str = "") -> bytes:
+    """Return the block of headers of a request sent from the current context."""
+    text = f"{_VERSION}\r\n{REMAINING_MS_HEADER}: {max(0, int(remaining_s * 1000))}\r\n"
     if request := REQUEST_ID.get():
-        headers[REQUEST_ID_HEADER] = request
+        text += f"{REQUEST_ID_HEADER}: {_clean(request)}\r\n"
     if trace := TRACEPARENT.get():
-        headers[TRACEPARENT_HEADER] = trace
-    return headers
+        text += f"{TRACEPARENT_HEADER}: {_clean(trace)}\r\n"
+    if claim:
+        text += f"{CLAIM_HEADER}: {claim}\r\n"
+    return (text + "\r\n").encode()
 
 
 def remaining_s(headers: Mapping[str, str]) -> float | None:
@@ -41,15 +44,11 @@ def remaining_s(headers: Mapping[str, str]) -> float | None:
 
 
 def encode(headers: Mapping[str, str]) -> bytes:
-    """Return the block of `headers` as it goes before a message's data.
-
-    A line end in a value becomes a blank, so that no value can add a header or an operation.
-    """
+    """Return the block of `headers` as it goes before a message's data."""
     text = _VERSION + "\r\n"
     for name, value in headers.items():
-        clean = value if value.isprintable() else value.translate(_LINE_ENDS)
         # nats-py's names are an enumeration, which an f-string would not write as their text.
-        text += name + ": " + clean + "\r\n"
+        text += name + ": " + _clean(value) + "\r\n"
     return (text + "\r\n").encode()
 
 
@@ -69,8 +68,18 @@ def decode(block: bytes) -> dict[str, str]:
             fields[DESCRIPTION] = description
     for line in lines:
         name, colon, value = line.partition(":")
-        if colon:
-            name = name.strip()
-            if name.isascii() and name.isprintable() and " " not in name:
-                fields[name] = value.strip()
+        if colon and (name := _name(name)):
+            fields[name] = value.strip()
     return fields
+
+
+def _clean(value: str) -> str:
+    """Return `value` with blanks for line ends: no value can add a header or an operation."""
+    return value if value.isprintable() else value.translate(_LINE_ENDS)
+
+
+@lru_cache(1024)
+def _name(text: str) -> str:
+    """Return the name in what is before a colon; empty where it is none."""
+    name = text.strip()
+    return name if name.isascii() and name.isprintable() and " " not in name else ""

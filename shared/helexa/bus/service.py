@@ -14,7 +14,7 @@ import nats.errors
 from nats.aio.subscription import Subscription
 
 from helexa.bus import headers
-from helexa.bus.bodies import body_of, put_body
+from helexa.bus.bodies import get_body, put_body
 from helexa.bus.client import Bus
 from helexa.bus.context import DEADLINE, REQUEST_ID, SUBJECT, TRACEPARENT, Deadline
 from helexa.bus.deadlines import Deadlines
@@ -185,7 +185,9 @@ class Service:
         REQUEST_ID.set(fields.get(headers.REQUEST_ID_HEADER, ""))
         TRACEPARENT.set(fields.get(headers.TRACEPARENT_HEADER, ""))
         remaining = headers.remaining_s(fields)
-        request = unpack(call.request, await body_of(self.bus, fields, asked.data))
+        name = fields.get(headers.CLAIM_HEADER)
+        data = await get_body(self.bus.jetstream, name) if name else asked.data
+        request = unpack(call.request, data)
         if remaining is None:
             return await handler(request)
         deadline = Deadline.after(remaining)
@@ -205,7 +207,7 @@ class Service:
         data = pack(reply)
         fields: dict[str, str] = {}
         if len(data) > self.bus.max_payload_bytes:
-            fields[headers.CLAIM_HEADER] = await put_body(self.bus, data)
+            fields[headers.CLAIM_HEADER] = await put_body(self.bus.jetstream, data)
             data = b""
         self._send(asked, data, fields)
 
