@@ -5,10 +5,10 @@ from random import SystemRandom
 
 import pytest
 
-from helexa.protocol.messages.models import ModelConfig, ModelId, ModelState, ModelStatus
-from helexa.protocol.messages.neurons import NeuronStatus
+from helexa.protocol.messages.models import ModelConfig, ModelId, ModelState
 from helexa.protocol.messages.routing import ScheduleRequest, UserHints
 from helexa.protocol.prefixes import DIGEST_BYTES, digest_prefixes, split_digests
+from helexa.protocol.reports import ModelReport, NeuronReport
 from helexa.scheduler.affinity import Crowd, by_rendezvous
 from helexa.scheduler.candidates import Candidate, key_of
 from helexa.scheduler.decision import choose
@@ -38,14 +38,14 @@ class Site:
         fleet = Fleet(History(10), forget_after_s=60)
         self._sequence += 1
         for name in self.names:
-            model = ModelStatus(
+            model = ModelReport(
                 model=M,
                 state=ModelState.LOADED,
                 slots_total=self.slots,
                 slots_busy=self.busy[name],
                 prefix_digests=self.read.get(name, b""),
             )
-            status = NeuronStatus(
+            status = NeuronReport(
                 neuron_id=name, instance="i", sequence=self._sequence, models=(model,)
             )
             fleet.report(status, 0.0)
@@ -141,11 +141,11 @@ def test_without_affinity_the_prompt_does_not_matter_but_the_session_does() -> N
 
 def test_a_neuron_that_was_started_anew_has_read_nothing() -> None:
     fleet = Fleet(History(10), forget_after_s=60)
-    model = ModelStatus(model=M, state=ModelState.LOADED, prefix_digests=digest_prefixes(LONG))
-    fleet.report(NeuronStatus(neuron_id="a", instance="i", sequence=9, models=(model,)), 0)
+    model = ModelReport(model=M, state=ModelState.LOADED, prefix_digests=digest_prefixes(LONG))
+    fleet.report(NeuronReport(neuron_id="a", instance="i", sequence=9, models=(model,)), 0)
     digests = split_digests(digest_prefixes(LONG))
     assert len(fleet.replicas(M).readers.find(digests)) == 1
-    fleet.report(NeuronStatus(neuron_id="a", instance="j", sequence=1, models=()), 0)
+    fleet.report(NeuronReport(neuron_id="a", instance="j", sequence=1, models=()), 0)
     assert fleet.replicas(M).readers.find(digests) == {}
 
 

@@ -11,16 +11,14 @@ from helexa.protocol.errors import (
     UnsupportedError,
 )
 from helexa.protocol.messages.models import (
-    ModelCapability,
     ModelConfig,
     ModelId,
     ModelState,
-    ModelStatus,
     Price,
     Workload,
 )
-from helexa.protocol.messages.neurons import NeuronStatus
 from helexa.protocol.messages.routing import ScheduleRequest, UserHints
+from helexa.protocol.reports import CapabilityReport, ModelReport, NeuronReport, PriceReport
 from helexa.scheduler import feasibility
 from helexa.scheduler.candidates import Candidate, Neuron
 from helexa.scheduler.feasibility import Obstacle, judge, refusal, split
@@ -49,19 +47,19 @@ class Host:
 
     @property
     def candidate(self) -> Candidate:
-        model = ModelStatus(
+        model = ModelReport(
             model=MODEL,
             state=self.state or "",
             servable=self.servable,
             slots_total=self.slots,
-            capability=ModelCapability(
+            capability=CapabilityReport(
                 workloads=self.workloads,
                 max_context_tokens=self.context,
                 continues_partial=self.continues,
             ),
-            price=Price(output_per_million_tokens=self.price),
+            price=PriceReport(output_per_million_tokens=self.price),
         )
-        status = NeuronStatus(
+        status = NeuronReport(
             neuron_id=self.name,
             instance="i",
             sequence=1,

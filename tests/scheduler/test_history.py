@@ -3,9 +3,9 @@ from random import SystemRandom
 
 import pytest
 
-from helexa.protocol.messages.models import ModelConfig, ModelId, ModelState, ModelStatus
-from helexa.protocol.messages.neurons import NeuronStatus
+from helexa.protocol.messages.models import ModelConfig, ModelId, ModelState
 from helexa.protocol.messages.routing import Feedback, Outcome, ScheduleRequest
+from helexa.protocol.reports import ModelReport, NeuronReport
 from helexa.scheduler.candidates import Candidate
 from helexa.scheduler.feasibility import Workload
 from helexa.scheduler.fleet import Fleet
@@ -59,9 +59,9 @@ def test_experience_is_kept_apart_by_neuron_and_model() -> None:
 
 def status(
     sequence: int = 1, busy: int = 0, instance: str = "i", neuron: str = "a"
-) -> NeuronStatus:
-    model = ModelStatus(model=M, state=ModelState.LOADED, slots_total=4, slots_busy=busy)
-    return NeuronStatus(
+) -> NeuronReport:
+    model = ModelReport(model=M, state=ModelState.LOADED, slots_total=4, slots_busy=busy)
+    return NeuronReport(
         neuron_id=neuron,
         instance=instance,
         sequence=sequence,

@@ -41,6 +41,7 @@ from helexa.protocol.messages.routing import (
     UserHints,
 )
 from helexa.protocol.naming import encode_token
+from helexa.protocol.reports import read_report
 from helexa.protocol.subjects import Role
 from helexa.scheduler.service import Limits, Scheduler, read_catalogue
 
@@ -90,7 +91,8 @@ class Site:
 
     def _has(self, replica: Replica, status: NeuronStatus) -> bool:
         known = replica.scheduler.fleet.candidates(MODEL)
-        return any(each.neuron.status == status for each in known)
+        report = read_report(pack(status))
+        return any(each.neuron.status == report for each in known)
 
     async def tell(self, *outcomes: Outcome) -> None:
         report = Feedback(gateway="g", outcomes=outcomes)

@@ -4,8 +4,8 @@
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from helexa.protocol.messages.models import ModelState, ModelStatus, Price
-from helexa.protocol.messages.neurons import NeuronStatus
+from helexa.protocol.messages.models import ModelState, Price
+from helexa.protocol.reports import ModelReport, NeuronReport
 from helexa.scheduler.history import Experience
 
 NEVER = float("-inf")
@@ -21,7 +21,7 @@ def key_of(name: str) -> int:
 class Neuron:
     """One neuron."""
 
-    status: NeuronStatus
+    status: NeuronReport
     seen_at: float
     """When it last reported."""
     slots_busy: int = 0
@@ -35,7 +35,7 @@ class Candidate:
     """One neuron, seen from one model."""
 
     neuron: Neuron
-    model: ModelStatus | None
+    model: ModelReport | None
     """`None`: the neuron does not know the model."""
     model_slots_busy: int = 0
     """Of the model, with what was decided since the report."""

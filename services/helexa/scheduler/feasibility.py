@@ -4,6 +4,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
+
+import msgspec
 
 from helexa.protocol.errors import (
     ContextLengthError,
@@ -12,12 +15,14 @@ from helexa.protocol.errors import (
     NoCapacityError,
     UnsupportedError,
 )
-from helexa.protocol.messages.models import ModelConfig, ModelState, ModelStatus, Price
+from helexa.protocol.messages.models import ModelConfig, ModelState, Price
 from helexa.protocol.messages.routing import Rejected, ScheduleRequest
+from helexa.protocol.reports import ModelReport, PriceReport
 from helexa.scheduler.candidates import Candidate
 
 RETRY_SOON_S = 1.0
 RETRY_LOADING_S = 2.0
+PRICES_KEPT = 1024
 
 
 class Obstacle(StrEnum):
@@ -98,7 +103,7 @@ def judge(workload: Workload, candidate: Candidate) -> Verdict | None:
     return Verdict(candidate.neuron_id, obstacle, reason)
 
 
-def context_of(config: ModelConfig, model: ModelStatus) -> int | None:
+def context_of(config: ModelConfig, model: ModelReport) -> int | None:
     """Return the context of one slot of a replica, if it is known."""
     return model.capability.max_context_tokens or config.context_tokens or None
 
@@ -107,10 +112,15 @@ def price_of(config: ModelConfig, candidate: Candidate) -> Price:
     """Return what a replica asks: its own price, else the host's, else the catalogue's."""
     host = candidate.neuron.status.price
     own = candidate.model.price if candidate.model else host
-    for known in (own, host, config.price):
+    for known in (own, host):
         if known.output_per_million_tokens is not None:
-            return known
-    return own
+            return _price(known)
+    return config.price if config.price.output_per_million_tokens is not None else _price(own)
+
+
+@lru_cache(PRICES_KEPT)
+def _price(report: PriceReport) -> Price:
+    return Price(**msgspec.structs.asdict(report))
 
 
 def refusal(
@@ -163,7 +173,7 @@ def _absence(workload: Workload, candidate: Candidate) -> Finding | None:
     return None
 
 
-def _inability(workload: Workload, model: ModelStatus) -> Finding | None:
+def _inability(workload: Workload, model: ModelReport) -> Finding | None:
     request, capability = workload.request, model.capability
     for need in request.needs:
         if need not in capability.workloads:
@@ -191,7 +201,7 @@ def _unwanted(workload: Workload, candidate: Candidate) -> Finding | None:
     return Obstacle.HINT, f"price {shown}; the request allows {limit}"
 
 
-def _hindrance(workload: Workload, candidate: Candidate, model: ModelStatus) -> Finding | None:
+def _hindrance(workload: Workload, candidate: Candidate, model: ModelReport) -> Finding | None:
     reason = None
     neuron = candidate.neuron
     if candidate.neuron_id in workload.request.exclude_neurons:

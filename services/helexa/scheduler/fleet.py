@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """What is known of the neurons now: their last reports, and what was sent to them since."""
 
-from helexa.protocol.messages.models import ModelStatus
-from helexa.protocol.messages.neurons import NeuronStatus
 from helexa.protocol.messages.routing import Feedback
+from helexa.protocol.reports import ModelReport, NeuronReport
 from helexa.scheduler.candidates import NEVER, Candidate, Neuron
 from helexa.scheduler.history import History
 from helexa.scheduler.replicas import Replicas
@@ -28,7 +27,7 @@ class Fleet:
         """How many neurons are known."""
         return len(self._neurons)
 
-    def report(self, status: NeuronStatus, now: float) -> None:
+    def report(self, status: NeuronReport, now: float) -> None:
         """Take a neuron's report; it stands for everything that was decided before."""
         known = self._neurons.get(status.neuron_id)
         if known is not None and known.status.instance != status.instance:
@@ -39,7 +38,7 @@ class Fleet:
         elif known.status.sequence > status.sequence:
             return
         known.status, known.seen_at, known.slots_busy = status, now, status.slots_busy
-        reported = {str(each.model): each for each in status.models}
+        reported = {each.model: each for each in status.models}
         for model in known.candidates.keys() - reported.keys():
             self._remove(model, known.candidates.pop(model))
         for model, told in reported.items():
@@ -92,7 +91,7 @@ class Fleet:
         for neuron in [each for each in self._neurons.values() if each.seen_at < oldest]:
             self._forget(neuron)
 
-    def _take(self, neuron: Neuron, model: str, told: ModelStatus) -> None:
+    def _take(self, neuron: Neuron, model: str, told: ModelReport) -> None:
         candidate = neuron.candidates.get(model)
         if candidate is None:
             candidate = neuron.candidates[model] = Candidate(neuron, told)

@@ -12,21 +12,19 @@ from random import Random
 
 from helexa.bus.buckets import Bucket, Mirror
 from helexa.bus.client import Bus
+from helexa.bus.reports import hear_reports
 from helexa.bus.service import Service
 from helexa.process.metrics import Metrics
 from helexa.protocol import resources, subjects
-from helexa.protocol.codec import unpack
 from helexa.protocol.errors import (
     BadRequestError,
     HelexaError,
-    MalformedError,
     NotFoundError,
     UnavailableError,
     UnknownModelError,
     UnsupportedError,
 )
 from helexa.protocol.messages.models import ModelConfig, WorkloadClass
-from helexa.protocol.messages.neurons import NeuronStatus
 from helexa.protocol.messages.routing import (
     ExplainRequest,
     Explanation,
@@ -34,7 +32,7 @@ from helexa.protocol.messages.routing import (
     RoutingDecision,
     ScheduleRequest,
 )
-from helexa.protocol.naming import encode_token
+from helexa.protocol.reports import NeuronReport
 from helexa.scheduler.decision import Choice, choose
 from helexa.scheduler.feasibility import RETRY_SOON_S, Workload, split
 from helexa.scheduler.fleet import Fleet
@@ -103,29 +101,16 @@ class Scheduler:
 
     async def bind(self, bus: Bus, service: Service) -> None:
         """Hear the neurons and gateways, then answer."""
-        await bus.subscribe_raw(
-            subjects.pattern_of(subjects.NEURON_STATUS.subject), self.take_status
-        )
+        await hear_reports(bus, self.take_report)
         await bus.subscribe(subjects.FEEDBACK, self.take_feedback)
         await service.serve(subjects.SCHEDULE, self.schedule, queue=QUEUE)
         await service.serve(subjects.SCHEDULE_ANY, self.schedule)
         # Only one replica knows a past decision, so all are asked and the first answer counts.
         await service.serve(subjects.EXPLAIN, self.explain)
 
-    def take_status(self, subject: str, data: bytes) -> None:
-        """Take a neuron's report. The server vouches for its subject, not for what it says."""
-        try:
-            status = unpack(NeuronStatus, data)
-        except MalformedError as error:
-            _log.warning("event_unreadable", extra={"subject": subject, "error": error.message})
-            return
-        own = subjects.subject_of(
-            subjects.NEURON_STATUS.subject, neuron=encode_token(status.neuron_id)
-        )
-        if subject != own:
-            _log.warning("status_of_another", extra={"subject": subject, "id": status.neuron_id})
-            return
-        self.fleet.report(status, self._clock())
+    def take_report(self, report: NeuronReport, _: bytes) -> None:
+        """Take what a neuron reports of itself."""
+        self.fleet.report(report, self._clock())
 
     def take_feedback(self, report: Feedback) -> None:
         """Take what a gateway saw, and which requests it served by a decision's lease."""
