@@ -445,4 +445,4 @@ async def test_scheduler_and_neuron_are_told_how_a_prompt_begins(
     assert len(again) > len(once) > 1
     assert again[: len(once)] == once
     assert not set(with_tools) & set(once)
-    assert short == []
+    assert short == ()

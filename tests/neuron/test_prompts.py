@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 from helexa.neuron.prompts import MOST_REPORTED, RecentPrompts
-from helexa.protocol.prefixes import DIGEST_BYTES, split_digests
+from helexa.protocol.prefixes import DIGEST_BYTES
 
 RUNTIME = object()
 
@@ -11,7 +11,8 @@ def chain(*names: str) -> bytes:
 
 
 def report(prompts: RecentPrompts, runtime: object | None = RUNTIME) -> list[str]:
-    return [each.decode().strip() for each in split_digests(prompts.recent("m", runtime))]
+    text = prompts.recent("m", runtime).decode()
+    return [text[at : at + DIGEST_BYTES].strip() for at in range(0, len(text), DIGEST_BYTES)]
 
 
 def test_a_prompt_is_reported_by_its_whole() -> None:

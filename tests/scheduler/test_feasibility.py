@@ -3,6 +3,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from helexa.protocol.codec import pack
 from helexa.protocol.errors import (
     ContextLengthError,
     HelexaError,
@@ -11,14 +12,17 @@ from helexa.protocol.errors import (
     UnsupportedError,
 )
 from helexa.protocol.messages.models import (
+    ModelCapability,
     ModelConfig,
     ModelId,
     ModelState,
+    ModelStatus,
     Price,
     Workload,
 )
+from helexa.protocol.messages.neurons import NeuronStatus
 from helexa.protocol.messages.routing import ScheduleRequest, UserHints
-from helexa.protocol.reports import CapabilityReport, ModelReport, NeuronReport, PriceReport
+from helexa.protocol.reports import read_report
 from helexa.scheduler import feasibility
 from helexa.scheduler.candidates import Candidate, Neuron
 from helexa.scheduler.feasibility import Obstacle, judge, refusal, split
@@ -47,19 +51,19 @@ class Host:
 
     @property
     def candidate(self) -> Candidate:
-        model = ModelReport(
+        model = ModelStatus(
             model=MODEL,
             state=self.state or "",
             servable=self.servable,
             slots_total=self.slots,
-            capability=CapabilityReport(
+            capability=ModelCapability(
                 workloads=self.workloads,
                 max_context_tokens=self.context,
                 continues_partial=self.continues,
             ),
-            price=PriceReport(output_per_million_tokens=self.price),
+            price=Price(output_per_million_tokens=self.price),
         )
-        status = NeuronReport(
+        status = NeuronStatus(
             neuron_id=self.name,
             instance="i",
             sequence=1,
@@ -67,9 +71,10 @@ class Host:
             slots_total=self.slots * 2,
             models=(model,) if self.state else (),
         )
+        report = read_report(pack(status))
         return Candidate(
-            Neuron(status, seen_at=-self.age_s, slots_busy=self.busy),
-            model=model if self.state else None,
+            Neuron(report, seen_at=-self.age_s, slots_busy=self.busy),
+            model=report.models[0] if self.state else None,
             model_slots_busy=self.model_busy,
             experience=self.experience,
             price=Price(output_per_million_tokens=self.price),

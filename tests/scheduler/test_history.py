@@ -3,9 +3,11 @@ from random import SystemRandom
 
 import pytest
 
-from helexa.protocol.messages.models import ModelConfig, ModelId, ModelState
+from helexa.protocol.codec import pack
+from helexa.protocol.messages.models import ModelConfig, ModelId, ModelState, ModelStatus
+from helexa.protocol.messages.neurons import NeuronStatus
 from helexa.protocol.messages.routing import Feedback, Outcome, ScheduleRequest
-from helexa.protocol.reports import ModelReport, NeuronReport
+from helexa.protocol.reports import NeuronReport, read_report
 from helexa.scheduler.candidates import Candidate
 from helexa.scheduler.feasibility import Workload
 from helexa.scheduler.fleet import Fleet
@@ -60,8 +62,8 @@ def test_experience_is_kept_apart_by_neuron_and_model() -> None:
 def status(
     sequence: int = 1, busy: int = 0, instance: str = "i", neuron: str = "a"
 ) -> NeuronReport:
-    model = ModelReport(model=M, state=ModelState.LOADED, slots_total=4, slots_busy=busy)
-    return NeuronReport(
+    model = ModelStatus(model=M, state=ModelState.LOADED, slots_total=4, slots_busy=busy)
+    told = NeuronStatus(
         neuron_id=neuron,
         instance=instance,
         sequence=sequence,
@@ -69,6 +71,7 @@ def status(
         slots_busy=busy,
         models=(model,),
     )
+    return read_report(pack(told))
 
 
 def fleet() -> Fleet:

@@ -91,8 +91,7 @@ class Site:
 
     def _has(self, replica: Replica, status: NeuronStatus) -> bool:
         known = replica.scheduler.fleet.candidates(MODEL)
-        report = read_report(pack(status))
-        return any(each.neuron.status == report for each in known)
+        return any(each.neuron.status == read_report(pack(status)) for each in known)
 
     async def tell(self, *outcomes: Outcome) -> None:
         report = Feedback(gateway="g", outcomes=outcomes)

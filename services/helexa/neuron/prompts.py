@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """Which prompts each model's runtime has read lately, as the neuron reports it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from helexa.protocol.prefixes import DIGEST_BYTES, split_digests
+from helexa.protocol.prefixes import DIGEST_BYTES, join_digests, split_digests
 
 MOST_REPORTED = 128
 """Digests in one report, over all models: 1 KB."""
@@ -16,9 +17,9 @@ class _Read:
     """What one start of a runtime has read."""
 
     runtime: object
-    known: dict[bytes, None] = field(default_factory=dict)
+    known: dict[int, None] = field(default_factory=dict)
     """Every prefix of every prompt, the newest last."""
-    marks: dict[bytes, None] = field(default_factory=dict)
+    marks: dict[int, None] = field(default_factory=dict)
     """Those that are reported: whole prompts, and where a prompt left the way of earlier ones."""
     report: bytes | None = b""
 
@@ -42,7 +43,7 @@ class RecentPrompts:
         digests = split_digests(prefix_digests)
         shared = next((each for each in reversed(digests) if each in read.known), None)
         _renew(read.known, digests, MOST_KNOWN)
-        marked = digests[-1:] if shared is None else [shared, *digests[-1:]]
+        marked = digests[-1:] if shared is None else (shared, *digests[-1:])
         _renew(read.marks, marked, MOST_REPORTED)
         read.report = None
 
@@ -60,12 +61,12 @@ class RecentPrompts:
             del self._models[model]
             return b""
         if read.report is None:
-            read.report = b"".join(read.marks)
+            read.report = join_digests(read.marks)
         most = max(1, MOST_REPORTED // len(self._models))
         return read.report[-most * DIGEST_BYTES :]
 
 
-def _renew(kept: dict[bytes, None], digests: list[bytes], most: int) -> None:
+def _renew(kept: dict[int, None], digests: Sequence[int], most: int) -> None:
     """Make `digests` the newest of `kept`, and let the oldest go."""
     for each in digests:
         kept.pop(each, None)

@@ -60,7 +60,7 @@ class Ties:
     """What ties a request to replicas."""
 
     session: str | None = None
-    digests: Sequence[bytes] = ()
+    digests: Sequence[int] = ()
     """Of the prompt's prefixes, the shortest first."""
     prefix_hash: str | None = None
     """What stands for a prompt that is too short for digests."""
@@ -75,7 +75,7 @@ class Ties:
         """
         if self.digests and not self.session:
             longest = max(self.read.values(), default=0)
-            return int.from_bytes(self.digests[min(longest, len(self.digests) - 1)], "little")
+            return self.digests[min(longest, len(self.digests) - 1)]
         name = self.session or self.prefix_hash
         return key_of(name) if name else None
 

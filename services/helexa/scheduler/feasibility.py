@@ -22,7 +22,6 @@ from helexa.scheduler.candidates import Candidate
 
 RETRY_SOON_S = 1.0
 RETRY_LOADING_S = 2.0
-PRICES_KEPT = 1024
 
 
 class Obstacle(StrEnum):
@@ -112,15 +111,15 @@ def price_of(config: ModelConfig, candidate: Candidate) -> Price:
     """Return what a replica asks: its own price, else the host's, else the catalogue's."""
     host = candidate.neuron.status.price
     own = candidate.model.price if candidate.model else host
-    for known in (own, host):
-        if known.output_per_million_tokens is not None:
-            return _price(known)
-    return config.price if config.price.output_per_million_tokens is not None else _price(own)
+    for reported in (own, host):
+        if reported.output_per_million_tokens is not None:
+            return _message(reported)
+    return _message(own) if config.price.output_per_million_tokens is None else config.price
 
 
-@lru_cache(PRICES_KEPT)
-def _price(report: PriceReport) -> Price:
-    return Price(**msgspec.structs.asdict(report))
+@lru_cache(maxsize=256)
+def _message(price: PriceReport) -> Price:
+    return Price.model_validate(msgspec.structs.asdict(price))
 
 
 def refusal(

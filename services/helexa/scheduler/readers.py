@@ -17,12 +17,12 @@ class Readers:
 
     def __init__(self) -> None:
         """Begin without any."""
-        self._of: dict[bytes, set[Candidate]] = {}
-        self._reported: dict[Candidate, tuple[bytes, frozenset[bytes]]] = {}
+        self._of: dict[int, set[Candidate]] = {}
+        self._reported: dict[Candidate, tuple[bytes, frozenset[int]]] = {}
 
     def report(self, candidate: Candidate, prefix_digests: bytes) -> None:
         """Take what a neuron says that it has read; it stands for all that it said before."""
-        before, held = self._reported.get(candidate, (b"", frozenset[bytes]()))
+        before, held = self._reported.get(candidate, (b"", frozenset[int]()))
         if before == prefix_digests:
             return
         newest = prefix_digests[-MOST_REPORTED * DIGEST_BYTES :]
@@ -39,7 +39,7 @@ class Readers:
         else:
             self._reported.pop(candidate, None)
 
-    def find(self, digests: Sequence[bytes]) -> dict[Candidate, int]:
+    def find(self, digests: Sequence[int]) -> dict[Candidate, int]:
         """Return who has read how many of the prefixes of a prompt, longest first."""
         found: dict[Candidate, int] = {}
         for depth in range(len(digests), 0, -1):

@@ -15,9 +15,9 @@ from helexa.scheduler.history import History
 from helexa.scheduler.readers import Readers
 from helexa.scheduler.scoring import scale_of, terms_of
 
-MOST_COMPARED = 12
+MOST_COMPARED = 8
 """Where there are more candidates, those with the best standing are compared."""
-MOST_HOMES = 12
+MOST_HOMES = 8
 """Where there are more candidates, so many could be the home of a prompt."""
 WEIGHED_FOR_S = 0.25
 """How long a standing may keep what was known of latencies, errors and prices."""

@@ -6,11 +6,12 @@ import itertools
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
+from typing import Protocol
 
-from helexa.bus.buckets import Bucket, Mirror
+from helexa.bus.buckets import Bucket, Entry, Mirror
 from helexa.bus.client import Bus
 from helexa.bus.reports import hear_reports
 from helexa.bus.service import Service
@@ -62,12 +63,27 @@ class Limits:
     """Whether prompts go where their beginning has been read before."""
 
 
+class Catalogue(Protocol):
+    """The models of the site."""
+
+    @property
+    def entries(self) -> Mapping[str, Entry[ModelConfig]]:
+        """The models that are known."""
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether there are no others."""
+
+    async def get(self, key: str) -> ModelConfig | None:
+        """Return a model by its name, also where it is not known yet."""
+
+
 class Scheduler:
     """One replica. It needs no other: all of them hear the same reports."""
 
     def __init__(
         self,
-        catalogue: Mirror[ModelConfig],
+        catalogue: Catalogue,
         metrics: Metrics,
         *,
         instance: str,
@@ -108,8 +124,8 @@ class Scheduler:
         # Only one replica knows a past decision, so all are asked and the first answer counts.
         await service.serve(subjects.EXPLAIN, self.explain)
 
-    def take_report(self, report: NeuronReport, _: bytes) -> None:
-        """Take what a neuron reports of itself."""
+    def take_report(self, report: NeuronReport, _: bytes = b"") -> None:
+        """Take a neuron's report."""
         self.fleet.report(report, self._clock())
 
     def take_feedback(self, report: Feedback) -> None:

@@ -6,6 +6,8 @@ there. So two prompts have a digest in common only if they have everything befor
 digests of a prompt travel as one string of bytes, the shortest prefix first.
 """
 
+import struct
+from collections.abc import Collection
 from hashlib import sha256
 from itertools import takewhile
 
@@ -52,7 +54,11 @@ def digest_prefixes(prompt: bytes, seed: bytes = b"") -> bytes:
     return bytes(digests)
 
 
-def split_digests(digests: bytes) -> list[bytes]:
-    """Return the single digests; an incomplete one at the end is dropped."""
-    whole = len(digests) - len(digests) % DIGEST_BYTES
-    return [digests[at : at + DIGEST_BYTES] for at in range(0, whole, DIGEST_BYTES)]
+def split_digests(digests: bytes) -> tuple[int, ...]:
+    """Return the single digests, as numbers; an incomplete one at the end is dropped."""
+    return struct.unpack_from(f"<{len(digests) // DIGEST_BYTES}Q", digests)
+
+
+def join_digests(digests: Collection[int]) -> bytes:
+    """Return single digests as they travel."""
+    return struct.pack(f"<{len(digests)}Q", *digests)
