@@ -188,7 +188,7 @@ class Execution:
                 taken = await flow.take(events, self._heard_at_s)
                 if taken:
                     self._lease.count(taken, self._heard_at_s)
-                if flow.splicer.content_events:
+                if self._first_token_s is None and flow.splicer.content_events:
                     self._note_token()
         finally:
             await flow.close()

@@ -9,6 +9,8 @@ from helexa.neuron.splice import Splicer
 
 FLUSH_BYTES = 256 * 1024
 """So much text goes out without waiting for the interval."""
+SLACK_S = 0.005
+"""A frame may be early by so much: waiting for it would cost more than another frame."""
 
 
 class Flow:
@@ -20,6 +22,8 @@ class Flow:
         self._outbox = outbox
         self._interval_s = interval_s
         self._has_token = False
+        self._due_s = 0.0
+        """When the next frame may go."""
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -35,8 +39,8 @@ class Flow:
         self._has_token = self.splicer.content_events > 0
         self._waiting += kept
         self._waiting_bytes += sum(map(len, kept))
-        wait_s = self._outbox.published_at_s + self._interval_s - now_s
-        if at_once or wait_s <= 0 or self._waiting_bytes >= FLUSH_BYTES:
+        wait_s = self._due_s - now_s
+        if at_once or wait_s <= SLACK_S or self._waiting_bytes >= FLUSH_BYTES:
             await self.flush()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(wait_s, self._on_due)
@@ -48,6 +52,7 @@ class Flow:
         events, self._waiting = self._waiting, []
         self._waiting_bytes = 0
         if events:
+            self._due_s = self._next_due_s(time.monotonic())
             await self._outbox.send_events(events)
 
     async def close(self) -> None:
@@ -63,6 +68,12 @@ class Flow:
         published = max(0, self._outbox.events - self.splicer.other_events)
         return min(self.splicer.content_events, published)
 
+    def _next_due_s(self, now_s: float) -> float:
+        if not self._due_s:
+            return now_s + self._interval_s
+        # From when this one was due: the mean holds although no token is exactly in time.
+        return max(self._due_s, now_s - self._interval_s / 2) + self._interval_s
+
     def _disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -70,9 +81,5 @@ class Flow:
 
     def _on_due(self) -> None:
         self._timer = None
-        # A frame may have gone out meanwhile, by a beat.
-        wait_s = self._outbox.published_at_s + self._interval_s - time.monotonic()
-        if wait_s > 0:
-            self._timer = asyncio.get_running_loop().call_later(wait_s, self._on_due)
-        elif self._flushing is None or self._flushing.done():
+        if self._flushing is None or self._flushing.done():
             self._flushing = asyncio.get_running_loop().create_task(self.flush())

@@ -18,6 +18,7 @@ _USAGE_MARKS = (b'"usage":{', b'"usage": {')
 _FINISH_MARKS = (b'"finish_reason":"', b'"finish_reason": "')
 _GREETING_MARKS = (b'"content":null', b'"content": null', b'"content":""', b'"content": ""')
 """In the event that only names the role, which comes before the first token."""
+_SPECIAL_MARKS = (*_USAGE_MARKS, *_FINISH_MARKS, *_GREETING_MARKS)
 _OTHER_CONTENT = (b'"tool_calls"', b'"reasoning')
 _CREATED = re.compile(rb'"created"\s*:\s*\d+')
 
@@ -69,10 +70,16 @@ class Splicer:
 
     def take(self, events: list[bytes]) -> list[bytes]:
         """Return what of `events` goes to the client, as it goes there."""
+        if self._replacements is None and events:
+            self._learn(events[0])
+        if self._prefix is None and not _is_special(events):
+            self.content_events += len(events)
+            return self._renamed(events)
+        return self._take(events)
+
+    def _take(self, events: list[bytes]) -> list[bytes]:
         kept = []
         for event in events:
-            if self._replacements is None:
-                self._learn(event)
             if any(mark in event for mark in _USAGE_MARKS) and self._is_usage_only(event):
                 continue
             if self._is_known(event):
@@ -83,6 +90,11 @@ class Splicer:
                 self.other_events += 1
             kept.append(self._spliced(event))
         return kept
+
+    def _renamed(self, events: list[bytes]) -> list[bytes]:
+        for theirs, ours in self._replacements or ():
+            events = [event.replace(theirs, ours, 1) for event in events]
+        return events
 
     def _is_known(self, event: bytes) -> bool:
         """Whether the client has this already, or must not have it."""
@@ -130,8 +142,7 @@ class Splicer:
                         self._replacements.append((literal.encode(), made.encode()))
 
     def _spliced(self, event: bytes) -> bytes:
-        for theirs, ours in self._replacements or ():
-            event = event.replace(theirs, ours, 1)
+        (event,) = self._renamed([event])
         if self._prefix is not None and self._prefix.created is not None:
             event = _CREATED.sub(b'"created":%d' % self._prefix.created, event, count=1)
         return event
@@ -179,6 +190,15 @@ def _count(counts: dict[str, Json], key: str, within: str | None = None) -> int 
     holder = counts.get(within) if within else counts
     value = holder.get(key) if isinstance(holder, dict) else None
     return value if isinstance(value, int) and value >= 0 else None
+
+
+def _is_special(events: list[bytes]) -> bool:
+    """Whether one of `events` is anything but a token for the client."""
+    text = events[0] if len(events) == 1 else b"\n".join(events)
+    for mark in _SPECIAL_MARKS:  # noqa: SIM110 - a generator costs more than all it looks for
+        if mark in text:
+            return True
+    return False
 
 
 def _has_content(event: bytes) -> bool:

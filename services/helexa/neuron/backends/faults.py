@@ -21,6 +21,8 @@ from helexa.protocol.errors import (
 
 _log = logging.getLogger(__name__)
 
+ERROR_MARK = b'"error"'
+"""An event without it reports none."""
 _LOGGED_CHARACTERS = 2048
 _MESSAGE_CHARACTERS = 300
 _OUR_FAULT = {
@@ -117,7 +119,7 @@ def _complaint(error: Mapping[str, object]) -> Complaint:
 
 def error_of_event(event: bytes) -> HelexaError | None:
     """Return the error that an event of a stream reports, `None` for any other event."""
-    if b'"error"' not in event:
+    if ERROR_MARK not in event:
         return None
     complaint = read_complaint(event)
     if complaint is None:

@@ -8,7 +8,7 @@ from helexa.neuron.backends.client import HttpClient
 from helexa.neuron.backends.connection import Response
 from helexa.neuron.backends.continuing import Fields, Way
 from helexa.neuron.backends.events import EventSplitter
-from helexa.neuron.backends.faults import error_of_event, error_of_response
+from helexa.neuron.backends.faults import ERROR_MARK, error_of_event, error_of_response
 from helexa.neuron.backends.limits import Timeouts
 from helexa.protocol.errors import (
     BackendError,
@@ -82,7 +82,7 @@ class ResponseEvents:
 
     def _healthy(self, events: list[bytes]) -> list[bytes]:
         for place, event in enumerate(events):
-            error = error_of_event(event)
+            error = error_of_event(event) if ERROR_MARK in event else None
             if error is not None:
                 self._failure = error
                 return [self._rewrite(each) for each in events[:place]]
