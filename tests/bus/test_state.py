@@ -12,7 +12,7 @@ from helexa.bus.connection import Connection
 from helexa.bus.lease import Lease
 from helexa.bus.resources import Durability, ensure_resources, restore_resources
 from helexa.protocol import resources, subjects
-from helexa.protocol.errors import ConflictError
+from helexa.protocol.errors import ConflictError, UnavailableError
 from helexa.protocol.messages.models import ModelConfig, ModelId
 from helexa.protocol.subjects import Role
 
@@ -40,6 +40,32 @@ async def until(mirror: Mirror[ModelConfig], key: str) -> ModelConfig | None:
 async def kept_by_now(site: Bus) -> None:
     """Return when all that was published before is in the token log."""
     await site.jetstream.publish("helexa.tokens.marker.a.r", b"")
+
+
+async def test_a_bucket_is_looked_for_once(site: Bus) -> None:
+    looked: list[str] = []
+    await site.subscribe_raw("$JS.API.STREAM.INFO.>", lambda subject, _: looked.append(subject))
+    bucket = Bucket(site, resources.MODELS, ModelConfig)
+    for number in range(3):
+        await bucket.put("m", model("m", f"kind {number}"))
+        assert await bucket.get("m") is not None
+    await bucket.delete("m")
+    assert await bucket.get("m") is None
+    assert len(looked) == 1
+
+
+async def test_a_bucket_that_is_gone_has_not_lost_its_keys(site: Bus) -> None:
+    bucket = Bucket(site, resources.MODELS, ModelConfig)
+    await bucket.put("m", model("m"))
+    await site.jetstream.delete_key_value(resources.MODELS.name)
+    for _ in range(2):
+        with pytest.raises(UnavailableError):
+            await bucket.get("m")
+        with pytest.raises(UnavailableError):
+            await bucket.put("m", model("m"))
+    await restore_resources(site, Role.PROVISIONER, Durability())
+    assert await bucket.get("m") is None
+    await bucket.put("m", model("m"))
 
 
 async def test_declaring_what_exists_changes_nothing(site: Bus) -> None:

@@ -45,6 +45,7 @@ class Bucket(Generic[RecordT]):
         self.bus = bus
         self.declared = declared
         self.kind = kind
+        self._store: KeyValue | None = None
 
     async def get(self, key: str) -> Entry[RecordT] | None:
         """Return the record under `key`, read from the server."""
@@ -87,12 +88,16 @@ class Bucket(Generic[RecordT]):
             raise self._unavailable() from error
 
     async def _open(self) -> KeyValue:
-        try:
-            return await self.bus.jetstream.key_value(self.declared.name)
-        except (TimeoutError, nats.errors.Error) as error:
-            raise self._unavailable() from error
+        """Return the bucket. To ask whether it exists costs as much as what is asked of it then."""
+        if self._store is None:
+            try:
+                self._store = await self.bus.jetstream.key_value(self.declared.name)
+            except (TimeoutError, nats.errors.Error) as error:
+                raise self._unavailable() from error
+        return self._store
 
     def _unavailable(self) -> HelexaError:
+        self._store = None
         return UnavailableError(f"the bucket {self.declared.name} cannot be reached")
 
 
