@@ -252,4 +252,5 @@ class Exchange:
                 self._work.model,
                 first - accepted if first is not None else None,
                 time.monotonic() - accepted,
+                unread_tokens=usage.prompt_tokens - (usage.cached_tokens or 0),
             )

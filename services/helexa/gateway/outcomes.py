@@ -9,6 +9,18 @@ from helexa.protocol.messages.routing import Outcome
 MAX_SAMPLES = 32
 
 
+SHORT_PROMPT_TOKENS = 128
+
+
+def as_of_a_short_prompt(first_token_s: float, unread_tokens: int) -> float:
+    """Return about how long the first token would have taken, had there been little to read.
+
+    So a neuron that is sent what nobody has read is not held to be slower than one that is sent
+    what it knows.
+    """
+    return first_token_s * SHORT_PROMPT_TOKENS / (SHORT_PROMPT_TOKENS + max(0, unread_tokens))
+
+
 @dataclass(slots=True)
 class _Tally:
     completed: int = 0
@@ -26,13 +38,27 @@ class Outcomes:
         self._tallies: dict[tuple[str, str], _Tally] = {}
 
     def completed(
-        self, neuron_id: str, model: str, first_token_s: float | None, duration_s: float
+        self,
+        neuron_id: str,
+        model: str,
+        first_token_s: float | None,
+        duration_s: float,
+        *,
+        unread_tokens: int = 0,
     ) -> None:
-        """Count an answer that came to its end."""
+        """Count an answer that came to its end.
+
+        Args:
+            neuron_id: who gave it.
+            model: of which model.
+            first_token_s: from the neuron's word that it takes the request.
+            duration_s: from there too.
+            unread_tokens: those of the prompt that the neuron had to read.
+        """
         tally = self._of(neuron_id, model)
         tally.completed += 1
         if first_token_s is not None and len(tally.first_token_s) < MAX_SAMPLES:
-            tally.first_token_s.append(first_token_s)
+            tally.first_token_s.append(as_of_a_short_prompt(first_token_s, unread_tokens))
         if len(tally.duration_s) < MAX_SAMPLES:
             tally.duration_s.append(duration_s)
 

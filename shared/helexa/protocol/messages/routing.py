@@ -116,7 +116,7 @@ class Outcome(Message):
     failed: int = 0
     refused: int = 0
     first_token_s: tuple[float, ...] = ()
-    """Samples, at most 32."""
+    """Samples, at most 32, each scaled to a prompt of which little had to be read."""
     duration_s: tuple[float, ...] = ()
 
 
