@@ -195,7 +195,14 @@ def test_a_neuron_that_goes_takes_only_its_own_keys_along() -> None:
 
 
 @pytest.mark.parametrize(
-    ("busy", "has_room"), [((0, 0, 0), True), ((1, 0, 0), False), ((2, 2, 2), True)]
+    ("busy", "has_room"),
+    [
+        ((0, 0, 0), True),
+        ((1, 0, 0), True),
+        ((2, 0, 0), False),
+        ((4, 0, 3), False),
+        ((3, 3, 3), True),
+    ],
 )
 def test_nobody_gets_much_more_than_a_fair_share(
     busy: tuple[int, int, int], has_room: bool

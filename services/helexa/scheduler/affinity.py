@@ -23,6 +23,10 @@ HOME_WEIGHT = 0.2
 """For the replica that a session, or a prompt that nobody has read, always goes to."""
 MOST_LOAD = 1.25
 """A replica that would have more than this many times its share of all requests gets no bonus."""
+NO_CROWD = 2
+NO_CROWD_PART = 4
+"""So many requests are never too many, nor is this part of a replica's slots: where there is little
+to do, shares are small, and a report of one that has just ended may be on its way."""
 _SPREAD = 0x9E3779B97F4A7C15
 _64_BITS = (1 << 64) - 1
 
@@ -45,14 +49,14 @@ class Crowd(NamedTuple):
         return cls(count, busy, total)
 
     def has_room(self, candidate: Candidate) -> bool:
-        """Whether `candidate` may have one more without more than its share of all requests.
+        """Whether `candidate` may have one more without far more than its share of all requests.
 
         Source: https://arxiv.org/abs/1608.01350, consistent hashing with bounded loads.
         """
         slots = candidate.model.slots_total if candidate.model else 0
         part = slots / self.slots_total if slots and self.slots_total else 1 / max(1, self.replicas)
         bound = math.ceil(MOST_LOAD * part * (self.slots_busy + 1))
-        return candidate.model_slots_busy < bound
+        return candidate.model_slots_busy < max(bound, NO_CROWD, slots // NO_CROWD_PART)
 
 
 @dataclass(slots=True)
