@@ -13,7 +13,8 @@ from helexa.protocol.messages.events import EventType, HistogramSample, MetricsR
 
 SERVICES = Path(__file__).parents[2] / "services" / "helexa"
 ORDER = ("gateway", "scheduler", "provisioner", "portal", "neuron")
-KINDS = ("counter", "gauge", "histogram")
+KINDS = {"counter": "counter", "gauge": "gauge", "reading": "gauge", "histogram": "histogram"}
+"""The kind of metric that each declaring call makes."""
 INTRODUCTION = """\
 Each process publishes a report on `helexa.metrics.SERVICE` every `metrics_interval_s` seconds (5
 by default), and one more when it stops. It is JSON. The same numbers are at `/metrics` in
@@ -102,4 +103,4 @@ def _in_module(tree: ast.Module) -> Iterator[Declared]:
         ):
             name, text, *labels = (str(ast.literal_eval(each)) for each in node.args)
             own = any(keyword.arg == "buckets" for keyword in node.keywords)
-            yield Declared(node.func.attr, name, text, tuple(labels), own)
+            yield Declared(KINDS[node.func.attr], name, text, tuple(labels), own)
