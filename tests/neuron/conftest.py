@@ -16,7 +16,7 @@ from helexa.bus.connection import Connection
 from helexa.bus.resources import Durability, ensure_resources
 from helexa.neuron.admission import Applicant
 from helexa.neuron.backends.continuing import Fields, after_assistant_message
-from helexa.neuron.backends.interface import Backend, EventStream
+from helexa.neuron.backends.interface import Backend, EventStream, Take
 from helexa.neuron.execution import Pace
 from helexa.neuron.hosted import MakeBackend
 from helexa.neuron.joining import JoinToken, Site
@@ -103,6 +103,11 @@ class Script:
             if isinstance(read, BackendError):
                 raise read
             yield read
+
+    async def pump(self, take: Take) -> bool:
+        async for events in self:
+            take(events)
+        return True
 
     async def aclose(self) -> None:
         self.closed.set()

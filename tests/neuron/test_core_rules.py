@@ -27,29 +27,33 @@ class Wire:
     def __init__(self) -> None:
         self.sent: list[bytes] = []
         self.is_away = False
+        self.is_behind = False
 
-    async def publish(self, subject: str, data: bytes) -> None:
+    async def catch_up(self) -> None:
+        raise AssertionError("it is not behind")
+
+    def send_raw(self, subject: str, data: bytes) -> None:
         del subject
         if self.is_away:
             raise UnavailableError
         self.sent.append(data)
 
 
-async def filled(wire: Wire, frames: int, store: Retention | None = None) -> Outbox:
-    box = Outbox(wire.publish, "subject", store or Retention(), attempt=1)
+def filled(wire: Wire, frames: int, store: Retention | None = None) -> Outbox:
+    box = Outbox(wire, "subject", store or Retention(), attempt=1)
     for number in range(frames):
-        await box.send_events([b"%d" % number])
+        box.send_events([b"%d" % number])
     return box
 
 
 async def test_what_could_not_be_published_is_kept_and_sent_again_unchanged() -> None:
     wire = Wire()
     now_s = [0.0]
-    box = Outbox(wire.publish, "subject", Retention(), attempt=1, clock=lambda: now_s[0])
-    await box.send_events([b"old"])
+    box = Outbox(wire, "subject", Retention(), attempt=1, clock=lambda: now_s[0])
+    box.send_events([b"old"])
     now_s[0] = 10.0
     wire.is_away = True
-    await box.send_events([b"new"])
+    box.send_events([b"new"])
     wire.is_away = False
     assert await box.send_again(5.0) == 1
     assert [unpack_frame(data).seq for data in wire.sent] == [0, 1]
@@ -57,7 +61,7 @@ async def test_what_could_not_be_published_is_kept_and_sent_again_unchanged() ->
 
 
 async def test_a_slice_ends_at_its_bound_but_is_never_empty_handed() -> None:
-    box = await filled(Wire(), 4)
+    box = filled(Wire(), 4)
     size = len(box.kept[0].data)
     frames, is_complete = box.slice(1, None, 2 * size)
     assert [unpack_frame(frame).seq for frame in frames] == [1, 2]
@@ -67,7 +71,7 @@ async def test_a_slice_ends_at_its_bound_but_is_never_empty_handed() -> None:
 
 async def test_an_answer_keeps_no_more_than_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox_module, "MAX_KEPT_BYTES", 100)
-    box = await filled(Wire(), 50)
+    box = filled(Wire(), 50)
     assert box.kept_bytes <= 100
     frames, is_complete = box.slice(0, None, 1000)
     assert not is_complete
@@ -75,12 +79,12 @@ async def test_an_answer_keeps_no_more_than_its_bound(monkeypatch: pytest.Monkey
 
 
 async def test_ended_answers_share_one_bound_and_the_oldest_goes_first() -> None:
-    size = (await filled(Wire(), 10)).kept_bytes
+    size = filled(Wire(), 10).kept_bytes
     retention = Retention(max_bytes=2 * (size + ENDED_BYTES))
     boxes = []
     for _ in range(3):
         retention.begin()
-        boxes.append(await filled(Wire(), 10, retention))
+        boxes.append(filled(Wire(), 10, retention))
         retention.add(boxes[-1])
     assert [bool(box.kept) for box in boxes] == [False, True, True]
     assert [retention.holds(box) for box in boxes] == [False, True, True]
@@ -91,14 +95,14 @@ async def test_ended_answers_share_one_bound_and_the_oldest_goes_first() -> None
 
 
 async def test_running_answers_share_the_bound_when_nothing_ended_is_left_to_drop() -> None:
-    size = (await filled(Wire(), 10)).kept_bytes
+    size = filled(Wire(), 10).kept_bytes
     retention = Retention(max_bytes=4 * size)
     retention.begin()
-    ended = await filled(Wire(), 10, retention)
+    ended = filled(Wire(), 10, retention)
     retention.add(ended)
     for _ in range(2):
         retention.begin()
-    long, other = await filled(Wire(), 100, retention), await filled(Wire(), 10, retention)
+    long, other = filled(Wire(), 100, retention), filled(Wire(), 10, retention)
     assert not ended.kept
     assert retention.kept_bytes <= retention.max_bytes
     assert other.kept_bytes == size

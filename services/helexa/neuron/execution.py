@@ -131,7 +131,7 @@ class Execution:
         """Whether it may still be stopped."""
         return self.ending is None and self._stopped is None
 
-    async def watch(self, now_s: float) -> None:
+    def watch(self, now_s: float) -> None:
         """Beat if nothing was published for a while, and end what is silent for too long."""
         if not self.is_running:
             return
@@ -145,7 +145,7 @@ class Execution:
         else:
             self._watch_runtime(now_s)
         if now_s - self.outbox.published_at_s >= self._pace.beat_interval_s * 0.7:
-            await self.outbox.send_beat()
+            self.outbox.send_beat()
 
     def _watch_runtime(self, now_s: float) -> None:
         # A stream shows that its runtime works; a whole answer does not.
@@ -183,23 +183,29 @@ class Execution:
     async def _stream(self) -> None:
         stream, flow = await self._open(), self._flow
         try:
-            async for events in stream:
-                self._heard_at_s = time.monotonic()
-                taken = await flow.take(events, self._heard_at_s)
-                if taken:
-                    self._lease.count(taken, self._heard_at_s)
-                if self._first_token_s is None and flow.splicer.content_events:
-                    self._note_token()
+            while not await stream.pump(self._take):
+                await self.outbox.catch_up()
         finally:
-            await flow.close()
+            flow.close()
             # A backend that will not let go must not keep the slot.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stream.aclose(), CLOSE_WITHIN_S)
+                async with asyncio.timeout(CLOSE_WITHIN_S):
+                    await stream.aclose()
             if self._stopped is None:
-                await flow.flush()
+                flow.flush()
         usage_event = flow.splicer.usage_event()
         if self.request.show_usage and usage_event is not None:
-            await self.outbox.send_events([usage_event])
+            self.outbox.send_events([usage_event])
+
+    def _take(self, events: list[bytes]) -> bool:
+        """Take what the backend has sent; return whether more may come at once."""
+        now_s = self._heard_at_s = time.monotonic()
+        taken = self._flow.take(events, now_s)
+        if taken:
+            self._lease.count(taken, now_s)
+        if self._first_token_s is None and self._flow.splicer.content_events:
+            self._note_token()
+        return not self.outbox.is_behind
 
     def _go_on(self, text: str) -> None:
         """Prepare to give the rest of an answer of which the client has `text`."""
@@ -233,7 +239,7 @@ class Execution:
             backend.stops_when_left = False
         else:
             self._lease.count(self._usage.completion_tokens, time.monotonic())
-        await self.outbox.send_body(answer)
+        self.outbox.send_body(answer)
 
     async def _embed(self) -> None:
         embedding = self._lease.abilities.embedding
@@ -247,7 +253,7 @@ class Execution:
             answer, self._usage = await asyncio.to_thread(renamed, answer, model)
         else:
             answer, self._usage = renamed(answer, model)
-        await self.outbox.send_body(answer)
+        self.outbox.send_body(answer)
 
     def _note_token(self) -> None:
         if self._first_token_s is None:

@@ -10,7 +10,7 @@ from helexa.neuron.attempts import Attempts
 from helexa.neuron.ending import Ending
 from helexa.neuron.execution import CLOSE_WITHIN_S, Execution, Pace
 from helexa.neuron.models import ModelHost
-from helexa.neuron.outbox import Outbox, Publish
+from helexa.neuron.outbox import Outbox, Wire
 from helexa.neuron.retention import Retention
 from helexa.protocol import subjects
 from helexa.protocol.errors import (
@@ -57,18 +57,18 @@ class Executor:
         self,
         neuron_id: str,
         host: ModelHost,
-        publish: Publish,
+        wire: Wire,
         certify: Certify,
         *,
         retention: Retention,
         pace: Pace | None = None,
     ) -> None:
-        """Publish frames by `publish`; `certify` signs the counts of each attempt that ends."""
+        """Publish frames on `wire`; `certify` signs the counts of each attempt that ends."""
         self.neuron_id = neuron_id
         self.is_draining = False
         self.pace = pace or Pace()
         self._host = host
-        self._publish = publish
+        self._wire = wire
         self._certify = certify
         self._retention = retention
         self._author = encode_token(neuron_id)
@@ -172,7 +172,7 @@ class Executor:
             for execution in list(self._running):
                 if self._deaf_since_s is None:
                     self._check_owner(execution, now_s)
-                await execution.watch(now_s)
+                execution.watch(now_s)
             self._attempts.forget(now_s)
             self._forget_owners(now_s)
 
@@ -208,7 +208,7 @@ class Executor:
             request=token,
         )
         outbox = Outbox(
-            self._publish,
+            self._wire,
             subject,
             self._retention,
             attempt=request.attempt,
@@ -240,16 +240,16 @@ class Executor:
         finally:
             # Also after a defect: whoever waits for the answer must see its end.
             if execution.ending is not None:
-                await self._end(execution, execution.ending)
+                self._end(execution, execution.ending)
 
-    async def _end(self, execution: Execution, ending: Ending) -> None:
+    def _end(self, execution: Execution, ending: Ending) -> None:
         request, outbox = execution.request, execution.outbox
         signed = self._certify(request, outbox, ending)
         extra = (signed.model_dump(), ending.timings.model_dump())
         if ending.error is None:
-            await outbox.send_end(FrameKind.DONE, ending.answer_usage.model_dump(), *extra)
+            outbox.send_end(FrameKind.DONE, ending.answer_usage.model_dump(), *extra)
         else:
-            await outbox.send_end(FrameKind.ERROR, ending.error.to_reply().model_dump(), *extra)
+            outbox.send_end(FrameKind.ERROR, ending.error.to_reply().model_dump(), *extra)
         _log.info(
             "request_finished",
             extra={

@@ -6,11 +6,13 @@ import time
 
 from helexa.neuron.outbox import Outbox
 from helexa.neuron.splice import Splicer
+from helexa.protocol.errors import HelexaError
 
 FLUSH_BYTES = 256 * 1024
 """So much text goes out without waiting for the interval."""
-SLACK_S = 0.005
-"""A frame may be early by so much: waiting for it would cost more than another frame."""
+EARLY = 0.6
+"""A frame may be early by such a part of the interval; the next one is due no sooner for it. So the
+mean holds, and tokens that come at just that pace wait for no timer, whatever their phase."""
 
 
 class Flow:
@@ -27,9 +29,9 @@ class Flow:
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._flushing: asyncio.Task[None] | None = None
+        self._failure: HelexaError | None = None
 
-    async def take(self, events: list[bytes], now_s: float) -> int:
+    def take(self, events: list[bytes], now_s: float) -> int:
         """Take in what a backend has sent, and return how many events of it are the client's."""
         kept = self.splicer.take(events)
         if not kept:
@@ -40,27 +42,31 @@ class Flow:
         self._waiting += kept
         self._waiting_bytes += sum(map(len, kept))
         wait_s = self._due_s - now_s
-        if at_once or wait_s <= SLACK_S or self._waiting_bytes >= FLUSH_BYTES:
-            await self.flush()
+        is_due = wait_s <= self._interval_s * EARLY
+        if at_once or is_due or self._waiting_bytes >= FLUSH_BYTES:
+            self.flush()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(wait_s, self._on_due)
         return len(kept)
 
-    async def flush(self) -> None:
-        """Publish what waits."""
+    def flush(self) -> None:
+        """Publish what waits.
+
+        Raises:
+            HelexaError: it cannot be published, or what came before could not.
+        """
         self._disarm()
+        if self._failure is not None:
+            raise self._failure
         events, self._waiting = self._waiting, []
         self._waiting_bytes = 0
         if events:
             self._due_s = self._next_due_s(time.monotonic())
-            await self._outbox.send_events(events)
+            self._outbox.send_events(events)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Publish nothing more by itself."""
         self._disarm()
-        if self._flushing is not None:
-            self._flushing.cancel()
-            await asyncio.gather(self._flushing, return_exceptions=True)
 
     @property
     def published(self) -> int:
@@ -71,7 +77,6 @@ class Flow:
     def _next_due_s(self, now_s: float) -> float:
         if not self._due_s:
             return now_s + self._interval_s
-        # From when this one was due: the mean holds although no token is exactly in time.
         return max(self._due_s, now_s - self._interval_s / 2) + self._interval_s
 
     def _disarm(self) -> None:
@@ -81,5 +86,8 @@ class Flow:
 
     def _on_due(self) -> None:
         self._timer = None
-        if self._flushing is None or self._flushing.done():
-            self._flushing = asyncio.get_running_loop().create_task(self.flush())
+        try:
+            self.flush()
+        except HelexaError as error:
+            # A timer has nobody to tell; whoever brings the next events is told.
+            self._failure = error

@@ -4,7 +4,7 @@
 import hashlib
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from helexa.protocol.errors import UnavailableError
@@ -16,7 +16,6 @@ PART_BYTES = 512 * 1024
 MAX_KEPT_BYTES = 8 * 1024 * 1024
 """Of one attempt, at most so much is kept; the oldest frames go first."""
 
-Publish = Callable[[str, bytes], Awaitable[None]]
 Clock = Callable[[], float]
 
 
@@ -27,6 +26,24 @@ class KeptFrame(NamedTuple):
     data: bytes
     at_s: float
     """When, on the process's monotonic clock."""
+
+
+class Wire(Protocol):
+    """What frames are published on."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether it has more to send than it should."""
+
+    def send_raw(self, subject: str, data: bytes) -> None:
+        """Publish without waiting.
+
+        Raises:
+            UnavailableError: there is no connection.
+        """
+
+    async def catch_up(self) -> None:
+        """Return when it is not behind any more."""
 
 
 class Store(Protocol):
@@ -45,8 +62,8 @@ class Outbox:
         "_last_part",
         "_next_event",
         "_next_seq",
-        "_publish",
         "_store",
+        "_wire",
         "attempt",
         "events",
         "kept",
@@ -58,7 +75,7 @@ class Outbox:
 
     def __init__(
         self,
-        publish: Publish,
+        wire: Wire,
         subject: str,
         store: Store,
         *,
@@ -77,7 +94,7 @@ class Outbox:
         self.output_bytes = 0
         self.published_at_s = clock()
         """When the last frame went out; at first, when the attempt began."""
-        self._publish = publish
+        self._wire = wire
         self._clock = clock
         self._store = store
         self._next_seq = first_seq
@@ -90,7 +107,17 @@ class Outbox:
         """The digest of everything published for the client, in hexadecimal."""
         return self._hash.hexdigest()
 
-    async def send_events(self, events: list[bytes]) -> None:
+    @property
+    def is_behind(self) -> bool:
+        """Whether more waits to be sent than should."""
+        return self._wire.is_behind
+
+    async def catch_up(self) -> None:
+        """Wait until no more waits to be sent than should."""
+        if self._wire.is_behind:
+            await self._wire.catch_up()
+
+    def send_events(self, events: list[bytes]) -> None:
         """Publish `events` in one frame, as a client reads them."""
         first = self._next_event
         text = b"".join(
@@ -99,31 +126,32 @@ class Outbox:
         self._next_event += len(events)
         self.events += len(events)
         self._count(text)
-        await self._send(first, FrameKind.DATA, len(events), text)
+        self._send(first, FrameKind.DATA, len(events), text)
 
-    async def send_body(self, answer: bytes) -> None:
+    def send_body(self, answer: bytes) -> None:
         """Publish an answer that is not a stream, in parts; the last one goes with the end."""
         self._count(answer)
         parts = [answer[at : at + PART_BYTES] for at in range(0, len(answer), PART_BYTES)]
         for part in parts[:-1]:
-            await self._send(self._next_event, FrameKind.BODY, part)
+            self._send(self._next_event, FrameKind.BODY, part)
         self._last_part = tuple(parts[-1:])
 
-    async def send_beat(self, progress: float | None = None) -> None:
+    def send_beat(self, progress: float | None = None) -> None:
         """Publish that the work goes on."""
-        await self._send(self._next_event, FrameKind.BEAT, progress)
+        self._send(self._next_event, FrameKind.BEAT, progress)
 
-    async def send_end(self, kind: FrameKind, *payload: object) -> None:
+    def send_end(self, kind: FrameKind, *payload: object) -> None:
         """Publish the terminal frame."""
         last_part = self._last_part if kind == FrameKind.DONE else ()
         self._last_part = ()
-        await self._send(self._next_event, kind, *payload, *last_part)
+        self._send(self._next_event, kind, *payload, *last_part)
 
     async def send_again(self, since_s: float) -> int:
         """Publish the kept frames of `since_s` and later once more; return how many."""
         again = [frame for frame in self.kept if frame.at_s >= since_s]
         for frame in again:
-            await self._publish(self.subject, frame.data)
+            self._wire.send_raw(self.subject, frame.data)
+            await self.catch_up()
         return len(again)
 
     def slice(self, from_seq: int, to_seq: int | None, max_bytes: int) -> tuple[list[bytes], bool]:
@@ -158,10 +186,9 @@ class Outbox:
         self._hash.update(output)
         self.output_bytes += len(output)
 
-    async def _send(self, first_event: int, kind: FrameKind, *payload: object) -> None:
+    def _send(self, first_event: int, kind: FrameKind, *payload: object) -> None:
         data = pack_frame(self.attempt, self._next_seq, first_event, kind, *payload)
         now_s = self._clock()
-        # Kept before anything is awaited: whoever is cancelled while publishing has published.
         self.kept.append(KeptFrame(self._next_seq, data, now_s))
         self._next_seq += 1
         self.published_at_s = now_s
@@ -169,7 +196,7 @@ class Outbox:
         if self.kept_bytes > MAX_KEPT_BYTES:
             self.drop_oldest(self.kept_bytes - MAX_KEPT_BYTES)
         try:
-            await self._publish(self.subject, data)
+            self._wire.send_raw(self.subject, data)
         except UnavailableError:
             # It is kept, and goes out again when the link is back.
             return

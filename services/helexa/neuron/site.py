@@ -71,7 +71,7 @@ class SiteLink:
         self.executor = Executor(
             shared.presence.neuron_id,
             shared.presence.host,
-            bus.publish_raw,
+            bus,
             self._certify,
             retention=shared.retention,
             pace=shared.pace,

@@ -91,6 +91,15 @@ class Bus:
         """The durable half of the connection."""
         return self.client.jetstream(timeout=5)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether more waits to be sent than should: the server reads slower than we publish."""
+        return self.client.is_behind
+
+    async def catch_up(self) -> None:
+        """Return when what waits has been sent, or there is no connection."""
+        await self.client.catch_up()
+
     async def wait_connected(self) -> None:
         """Return when the first connection stands."""
         await self._connected.wait()
@@ -140,14 +149,22 @@ class Bus:
         await self.publish_raw(subject_of(event.subject, **tokens), data)
 
     async def publish_raw(self, subject: str, data: bytes, *, reply: str = "") -> None:
-        """Publish bytes: the path of frames.
+        """Publish bytes; raises as `send_raw`."""
+        self.send_raw(subject, data, reply=reply)
+        if self.is_behind:
+            await self.catch_up()
+
+    def send_raw(self, subject: str, data: bytes, *, reply: str = "") -> None:
+        """Publish bytes without waiting: the path of frames.
+
+        Whoever sends much looks at `is_behind` meanwhile.
 
         Raises:
             UnavailableError: there is no connection and the buffer for that time is full.
             RequestTooLargeError: more than the server's largest payload.
         """
         try:
-            await self.client.publish(subject, data, reply=reply)
+            self.client.send(subject, data, reply=reply)
         except nats.errors.MaxPayloadError as error:
             raise RequestTooLargeError(f"{len(data)} bytes do not fit one message") from error
         except nats.errors.Error as error:

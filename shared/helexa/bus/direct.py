@@ -106,6 +106,15 @@ class DirectClient(Client):
             head = f"PUB {subject} {reply} {len(data)}\r\n".encode()
             self._emit(b"".join((head, data, CRLF)))
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether more waits to be sent than should."""
+        return self._pending_data_size > self._max_pending_size
+
+    async def catch_up(self) -> None:
+        """Return when what waits has been sent, or there is no connection."""
+        await self._flush_pending(force_flush=True)
+
     async def exchange(
         self, subject: str, data: bytes, header: bytes, at: float
     ) -> tuple[bytes, bytes]:
@@ -146,8 +155,8 @@ class DirectClient(Client):
             reply=reply,
             header=b"" if headers is None else header_block.encode(headers),
         )
-        if self._pending_data_size > self._max_pending_size:
-            await self._flush_pending(force_flush=True)
+        if self.is_behind:
+            await self.catch_up()
 
     @override
     async def request(

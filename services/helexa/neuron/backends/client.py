@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from helexa.neuron.backends.connection import Connection, Response
+from helexa.neuron.backends.connection import Connection
 from helexa.neuron.backends.limits import Timeouts
+from helexa.neuron.backends.response import Response
 from helexa.protocol.errors import BackendError
 
 _CROSSING_S = 1.0

@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 
 from helexa.neuron.backends.client import HttpClient
-from helexa.neuron.backends.connection import Response
 from helexa.neuron.backends.continuing import Fields, Way
 from helexa.neuron.backends.events import EventSplitter
 from helexa.neuron.backends.faults import ERROR_MARK, error_of_event, error_of_response
+from helexa.neuron.backends.interface import Take
 from helexa.neuron.backends.limits import Timeouts
+from helexa.neuron.backends.response import Response
 from helexa.protocol.errors import (
     BackendError,
     HelexaError,
@@ -58,6 +59,45 @@ class ResponseEvents:
             self._response.close()
             raise self._failure
         raise StopAsyncIteration
+
+    async def pump(self, take: Take) -> bool:
+        """Give `take` the events of each read where they are read; otherwise as iterating.
+
+        Returns:
+            Whether the answer has ended; else `take` has asked for a pause.
+        """
+        try:
+            if not self._is_over:
+                is_read = await self._response.pour(lambda data: self._pass_on(data, take))
+                if is_read and not self._is_over:
+                    self._pass_on(b"", take)
+        except BackendError as error:
+            self._failure = self._interrupted() if self._response.was_cut else error
+        if self._failure is not None:
+            self._response.close()
+            raise self._failure
+        if self._splitter.is_done:
+            self._response.discard()
+        return self._splitter.is_done
+
+    def _pass_on(self, data: bytes, take: Take) -> bool:
+        """Return whether more may come."""
+        goes_on = True
+        try:
+            events = self._healthy(self._splitter.feed(data) if data else self._splitter.finish())
+            if events:
+                self._has_begun = True
+                goes_on = take(events)
+        except HelexaError as error:
+            # It must not leave the socket's callback.
+            self._failure = self._failure or error
+        if not (data or self._splitter.is_done):
+            self._failure = self._failure or self._interrupted()
+        return goes_on and not self._is_over
+
+    @property
+    def _is_over(self) -> bool:
+        return self._splitter.is_done or self._failure is not None
 
     async def aclose(self) -> None:
         """Close the connection unless the answer is whole; the backend stops generating."""

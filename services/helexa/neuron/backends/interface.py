@@ -11,6 +11,9 @@ from typing import Protocol, runtime_checkable
 
 from helexa.protocol.messages.models import ModelCapability, ModelConfig
 
+Take = Callable[[list[bytes]], bool]
+"""Takes events, and returns whether it takes more now. It must not block."""
+
 
 class EventStream(Protocol):
     """A running answer of a backend.
@@ -24,6 +27,13 @@ class EventStream(Protocol):
 
         Raises:
             BackendError: the backend closed without its end mark, or reported an error.
+        """
+
+    async def pump(self, take: Take) -> bool:
+        """Give the events to `take` as they come, which costs less than iterating; raises alike.
+
+        Returns:
+            Whether the answer has ended; else `take` has asked for a pause, until the next call.
         """
 
     async def aclose(self) -> None:
