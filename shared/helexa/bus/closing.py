@@ -18,7 +18,7 @@ async def close(client: Client) -> None:
             await client.flush(timeout=FLUSH_S)
     try:
         await client.close()
-    except (asyncio.CancelledError, RuntimeError):
+    except (asyncio.CancelledError, RuntimeError, OSError):
         # Reconnecting, nats-py cancels what it waits for itself, or writes to a closed socket.
         task = asyncio.current_task()
         if task is None or task.cancelling():
