@@ -112,8 +112,9 @@ class DirectClient(Client):
         return self._pending_data_size > self._max_pending_size
 
     async def catch_up(self) -> None:
-        """Return when what waits has been sent, or there is no connection."""
-        await self._flush_pending(force_flush=True)
+        """Return when no more waits than should, or there is no connection."""
+        if self.is_behind:
+            await self._flush_pending(force_flush=True)
 
     async def exchange(
         self, subject: str, data: bytes, header: bytes, at: float
@@ -133,6 +134,7 @@ class DirectClient(Client):
         self._deadlines.set(token, at)
         try:
             self.send(subject, data, reply=self._inbox + token, header=header)
+            await self.catch_up()
             answer: tuple[bytes, bytes] = await reply
         finally:
             del self._awaited[token]
@@ -155,8 +157,7 @@ class DirectClient(Client):
             reply=reply,
             header=b"" if headers is None else header_block.encode(headers),
         )
-        if self.is_behind:
-            await self.catch_up()
+        await self.catch_up()
 
     @override
     async def request(
@@ -229,7 +230,7 @@ class DirectClient(Client):
         if self.is_connected:
             try:
                 self._ps.feed(data)  # type: ignore[attr-defined]
-            except errors.ProtocolError as error:
+            except (errors.ProtocolError, ValueError) as error:
                 self._in_turn(self._process_op_err, error)
 
     def _emit(self, command: bytes) -> None:

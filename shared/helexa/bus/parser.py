@@ -18,15 +18,22 @@ OPERATIONS = (b"PING", b"PONG", b"INFO", b"+OK", b"-ERR")
 
 
 class Receiver(Protocol):
-    """Takes what was parsed. It must not raise."""
+    """Takes what was parsed."""
 
     def on_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, header: bytes
     ) -> None:
-        """Take a message; `header` is its block of headers, empty where it has none."""
+        """Take a message; `header` is its block of headers, empty where it has none.
+
+        It must not raise.
+        """
 
     def on_operation(self, name: bytes, rest: bytes) -> None:
-        """Take one of `OPERATIONS`, and what follows it on its line."""
+        """Take one of `OPERATIONS`, and what follows it on its line.
+
+        Raises:
+            ValueError: it is no such thing.
+        """
 
 
 class Parser:
@@ -54,6 +61,7 @@ class Parser:
 
         Raises:
             ProtocolError: this is no NATS server; all is ignored from here to `reset`.
+            ValueError: so said the receiver; the same holds.
         """
         if self._is_lost:
             return
@@ -67,7 +75,7 @@ class Parser:
             self._pieces.clear()
         try:
             self._cut(data)
-        except ProtocolError:
+        except (ProtocolError, ValueError):
             self._is_lost = True
             raise
 
