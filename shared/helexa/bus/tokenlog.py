@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import nats.errors
 import nats.js.errors
-from nats.aio.msg import Msg
 from nats.js import api
 
 from helexa.bus import headers
@@ -113,12 +112,10 @@ async def append(bus: Bus, subject: str, data: bytes, *, after: int) -> int:
 
 async def _read_batch(bus: Bus, subject: str, start: int) -> tuple[list[Kept], bool]:
     inbox = bus.client.new_inbox()
-    arrived: asyncio.Queue[Msg] = asyncio.Queue()
-
-    async def take(message: Msg) -> None:
-        arrived.put_nowait(message)
-
-    subscription = await bus.client.subscribe(inbox, cb=take)
+    arrived: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue()
+    subscription = await bus.client.listen(
+        inbox, lambda _, __, data, block: arrived.put_nowait((data, block))
+    )
     query = {"seq": start, "next_by_subj": subject, "batch": BATCH}
     kept: list[Kept] = []
     try:
@@ -127,14 +124,14 @@ async def _read_batch(bus: Bus, subject: str, start: int) -> tuple[list[Kept], b
         )
         async with asyncio.timeout(BATCH_DEADLINE_S):
             while True:
-                message = await arrived.get()
-                fields = message.headers or {}
-                status = fields.get("Status")
+                data, block = await arrived.get()
+                fields = headers.decode(block)
+                status = fields.get(headers.STATUS)
                 if status is not None:
                     if status not in (END_OF_BATCH, NOT_FOUND):
                         raise UnavailableError(f"the token log answered {status}")
                     return kept, len(kept) == BATCH
-                kept.append(Kept(message.data, int(fields.get("Nats-Sequence", "0"))))
+                kept.append(Kept(data, int(fields.get("Nats-Sequence", "0"))))
     except (nats.errors.Error, TimeoutError) as error:
         raise UnavailableError("the token log cannot be reached") from error
     finally:
@@ -156,7 +153,7 @@ class _Pull:
     async def run(self, pending: int) -> None:
         """Take `pending` messages."""
         inbox = self._bus.client.new_inbox()
-        subscription = await self._bus.client.subscribe(inbox, cb=self._arrive)
+        subscription = await self._bus.client.listen(inbox, self._arrive)
         try:
             while pending > 0 and not self._has_ended:
                 self._missing = min(pending, BATCH)
@@ -172,11 +169,11 @@ class _Pull:
             with contextlib.suppress(nats.errors.Error):
                 await subscription.unsubscribe()
 
-    async def _arrive(self, message: Msg) -> None:
-        if message.headers and "Status" in message.headers:
+    def _arrive(self, subject: str, reply: str, data: bytes, block: bytes) -> None:
+        if block and headers.STATUS in headers.decode(block):
             # The log has dropped some since they were counted.
             self._has_ended = True
-        elif self._take(message.subject, Kept(message.data, _sequence_in(message.reply))):
+        elif self._take(subject, Kept(data, _sequence_in(reply))):
             self._missing -= 1
         else:
             self._has_ended = True
