@@ -200,7 +200,7 @@ async def test_a_client_that_leaves_ends_the_work(stack: Stack) -> None:
         with pytest.raises(httpx.ReadTimeout):
             await http.post("/chat/completions", json=body, timeout=0.2)
 
-    await stack.says("neuron", '"outcome": "cancelled"')
+    await stack.says("neuron", '"outcome":"cancelled"')
 
 
 async def test_gateways_that_are_killed_cost_only_what_they_had(
