@@ -17,10 +17,10 @@ from helexa.bus.resources import Durability, ensure_resources
 from helexa.neuron.admission import Applicant
 from helexa.neuron.backends.continuing import Fields, after_assistant_message
 from helexa.neuron.backends.interface import Backend, EventStream, Take
-from helexa.neuron.execution import Pace
 from helexa.neuron.hosted import MakeBackend
 from helexa.neuron.joining import JoinToken, Site
 from helexa.neuron.node import Node, Tuning
+from helexa.neuron.pace import Pace
 from helexa.neuron.restarts import RestartPolicy
 from helexa.neuron.settings import NeuronSettings
 from helexa.neuron.site import SiteLink

@@ -62,7 +62,7 @@ async def test_what_could_not_be_published_is_kept_and_sent_again_unchanged() ->
 
 async def test_a_slice_ends_at_its_bound_but_is_never_empty_handed() -> None:
     box = filled(Wire(), 4)
-    size = len(box.kept[0].data)
+    size = len(box.kept[0][1])
     frames, is_complete = box.slice(1, None, 2 * size)
     assert [unpack_frame(frame).seq for frame in frames] == [1, 2]
     assert is_complete

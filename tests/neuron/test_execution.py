@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from helexa.neuron.execution import Pace
+from helexa.neuron.pace import Pace
 from helexa.protocol import subjects
 from helexa.protocol.codec import unpack
 from helexa.protocol.errors import (

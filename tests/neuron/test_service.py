@@ -17,9 +17,9 @@ from helexa.bus.client import Bus
 from helexa.bus.service import Service
 from helexa.neuron.api import LocalApi, local_app, local_routes
 from helexa.neuron.control import Control
-from helexa.neuron.execution import Pace
 from helexa.neuron.identity import hold_identity, keep_node_id, load_identity, resolve_node_id
 from helexa.neuron.joining import Site, parse_sites
+from helexa.neuron.pace import Pace
 from helexa.neuron.settings import NeuronSettings
 from helexa.process.http import serve_http
 from helexa.process.settings import SettingsError, SocketAddress, load_settings

@@ -20,6 +20,7 @@ from helexa.protocol.codec import (
     unpack_plain,
 )
 from helexa.protocol.errors import MalformedError
+from helexa.protocol.frames import FrameKind, pack_data, pack_frame
 from helexa.protocol.messages.models import ModelConfig, ModelId
 from helexa.protocol.messages.neurons import NeuronStatus
 from helexa.protocol.messages.routing import ScheduleRequest
@@ -121,3 +122,11 @@ def test_what_has_no_canonical_form_is_refused(value: object) -> None:
 def test_another_encoding_of_a_record_is_refused(data: bytes) -> None:
     with pytest.raises(MalformedError):
         unpack_canonical(data)
+
+
+@pytest.mark.parametrize("number", [0, 1, 127, 128, 65535, 65536, 2**32, 2**40])
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 65536])
+def test_a_data_frame_is_packed_as_any_frame(number: int, size: int) -> None:
+    text = b"x" * size
+    data = pack_data(1, number, number, number, text)
+    assert data == pack_frame(1, number, number, FrameKind.DATA, number, text)

@@ -5,7 +5,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from dataclasses import dataclass
 
 from typing_extensions import override
 
@@ -19,6 +18,7 @@ from helexa.neuron.ending import Ending
 from helexa.neuron.flow import Flow
 from helexa.neuron.models import Lease
 from helexa.neuron.outbox import Outbox
+from helexa.neuron.pace import Track
 from helexa.neuron.past import Past
 from helexa.neuron.servability import CHECK_AFTER_S
 from helexa.neuron.splice import Prefix, Splicer
@@ -44,23 +44,12 @@ LONG_BYTES = 256 * 1024
 _IMAGE_MARK = b'"image_url"'
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How often a stream says something."""
-
-    frame_interval_s: float = 0.05
-    """Least time between two frames of events; what comes faster shares a frame."""
-    beat_interval_s: float = 1.0
-    """Longest silence while the backend says nothing."""
-    owner_silence_s: float = 30.0
-    """An owner that is silent for longer is gone, and its work ends with it."""
-
-
 class Execution:
     """One attempt of one request."""
 
-    def __init__(self, request: ExecuteRequest, lease: Lease, outbox: Outbox, pace: Pace) -> None:
+    def __init__(self, request: ExecuteRequest, lease: Lease, outbox: Outbox, track: Track) -> None:
         """Prepare the work; `run` does it."""
+        pace = track.pace
         self.request = request
         self.outbox = outbox
         self.owner = request.owner
@@ -75,10 +64,15 @@ class Execution:
         self._prefix: Prefix | None = None
         self._is_whole = False
         self._flow = Flow(
-            Splicer(request.public_id, str(request.model)), outbox, pace.frame_interval_s
+            Splicer(request.public_id, str(request.model)),
+            outbox,
+            track.departures,
+            pace.frame_interval_s,
         )
         self._began_s = time.monotonic()
         self._first_token_s: float | None = None
+        self._uncounted = 0
+        """Tokens that the model's rate does not hold yet."""
         self._heard_at_s = self._began_s
         self._stopped: HelexaError | None = None
         self._usage: TokenUsage | None = None
@@ -142,20 +136,25 @@ class Execution:
         if now_s - self._heard_at_s >= limit_s:
             what = "gave no first token" if waits_for_first else "was silent"
             self.stop(DeadlineExceededError(f"the model {what} for {limit_s:g} s"))
-        else:
-            self._watch_runtime(now_s)
+            return
+        self._count_tokens(now_s)
         if now_s - self.outbox.published_at_s >= self._pace.beat_interval_s * 0.7:
             self.outbox.send_beat()
+        # A stream shows that its runtime works; a whole answer does not.
+        if self._is_whole and now_s - self._began_s >= CHECK_AFTER_S:
+            self._watch_runtime(now_s)
 
     def _watch_runtime(self, now_s: float) -> None:
-        # A stream shows that its runtime works; a whole answer does not.
-        if not self._is_whole or now_s - self._began_s < CHECK_AFTER_S:
-            return
         servability = self._lease.servability
         servability.check(now_s)
         loss = servability.loss(self._began_s, now_s, self.request.idle_timeout_s)
         if loss is not None:
             self.stop(loss)
+
+    def _count_tokens(self, now_s: float) -> None:
+        if self._uncounted:
+            self._lease.count(self._uncounted, now_s)
+            self._uncounted = 0
 
     async def _produce(self) -> None:
         request = self.request
@@ -187,6 +186,7 @@ class Execution:
                 await self.outbox.catch_up()
         finally:
             flow.close()
+            self._count_tokens(time.monotonic())
             # A backend that will not let go must not keep the slot.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_WITHIN_S):
@@ -200,11 +200,10 @@ class Execution:
     def _take(self, events: list[bytes]) -> bool:
         """Take what the backend has sent; return whether more may come at once."""
         now_s = self._heard_at_s = time.monotonic()
-        taken = self._flow.take(events, now_s)
-        if taken:
-            self._lease.count(taken, now_s)
+        self._uncounted += self._flow.take(events, now_s)
         if self._first_token_s is None and self._flow.splicer.content_events:
             self._note_token()
+            self._count_tokens(now_s)
         return not self.outbox.is_behind
 
     def _go_on(self, text: str) -> None:

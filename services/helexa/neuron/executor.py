@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable
 
 from helexa.neuron.attempts import Attempts
+from helexa.neuron.departures import Departures
 from helexa.neuron.ending import Ending
-from helexa.neuron.execution import CLOSE_WITHIN_S, Execution, Pace
+from helexa.neuron.execution import CLOSE_WITHIN_S, Execution
 from helexa.neuron.models import ModelHost
 from helexa.neuron.outbox import Outbox, Wire
+from helexa.neuron.pace import Pace, Track
 from helexa.neuron.retention import Retention
 from helexa.protocol import subjects
 from helexa.protocol.errors import (
@@ -67,6 +69,7 @@ class Executor:
         self.neuron_id = neuron_id
         self.is_draining = False
         self.pace = pace or Pace()
+        self._track = Track(self.pace, Departures(self.pace.departure_interval_s))
         self._host = host
         self._wire = wire
         self._certify = certify
@@ -215,7 +218,7 @@ class Executor:
             first_seq=request.first_seq,
             first_event=request.first_event,
         )
-        execution = Execution(request, lease, outbox, self.pace)
+        execution = Execution(request, lease, outbox, self._track)
         self._supersede(request)
         self._attempts.begin(execution)
         execution.task = asyncio.create_task(

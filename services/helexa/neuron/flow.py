@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """A backend's events on their way into frames: those that come fast share one."""
 
-import asyncio
 import time
 
+from helexa.neuron.departures import Departures
 from helexa.neuron.outbox import Outbox
 from helexa.neuron.splice import Splicer
 from helexa.protocol.errors import HelexaError
@@ -18,21 +18,29 @@ mean holds, and tokens that come at just that pace wait for no timer, whatever t
 class Flow:
     """The events of one answer."""
 
-    def __init__(self, splicer: Splicer, outbox: Outbox, interval_s: float) -> None:
+    def __init__(
+        self, splicer: Splicer, outbox: Outbox, departures: Departures, interval_s: float
+    ) -> None:
         """Make events ours by `splicer`, and let them share frames for `interval_s`."""
         self.splicer = splicer
         self._outbox = outbox
+        self._departures = departures
         self._interval_s = interval_s
         self._has_token = False
         self._due_s = 0.0
         """When the next frame may go."""
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._will_depart = False
+        self._is_closed = False
         self._failure: HelexaError | None = None
 
     def take(self, events: list[bytes], now_s: float) -> int:
-        """Take in what a backend has sent, and return how many events of it are the client's."""
+        """Take in what a backend has sent, and return how many events of it are the client's.
+
+        Raises:
+            HelexaError: as `flush`.
+        """
         kept = self.splicer.take(events)
         if not kept:
             return 0
@@ -41,13 +49,23 @@ class Flow:
         self._has_token = self.splicer.content_events > 0
         self._waiting += kept
         self._waiting_bytes += sum(map(len, kept))
-        wait_s = self._due_s - now_s
-        is_due = wait_s <= self._interval_s * EARLY
-        if at_once or is_due or self._waiting_bytes >= FLUSH_BYTES:
+        if at_once or self._waiting_bytes >= FLUSH_BYTES:
             self.flush()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(wait_s, self._on_due)
+        elif not self._will_depart:
+            self._will_depart = True
+            self._departures.add(self, self._due_s - self._interval_s * EARLY, now_s)
         return len(kept)
+
+    def depart(self) -> None:
+        """Publish what waits, unless that is over."""
+        self._will_depart = False
+        if self._is_closed:
+            return
+        try:
+            self.flush()
+        except HelexaError as error:
+            # Nobody is there to be told; whoever brings the next events is.
+            self._failure = error
 
     def flush(self) -> None:
         """Publish what waits.
@@ -55,7 +73,6 @@ class Flow:
         Raises:
             HelexaError: it cannot be published, or what came before could not.
         """
-        self._disarm()
         if self._failure is not None:
             raise self._failure
         events, self._waiting = self._waiting, []
@@ -66,7 +83,7 @@ class Flow:
 
     def close(self) -> None:
         """Publish nothing more by itself."""
-        self._disarm()
+        self._is_closed = True
 
     @property
     def published(self) -> int:
@@ -78,16 +95,3 @@ class Flow:
         if not self._due_s:
             return now_s + self._interval_s
         return max(self._due_s, now_s - self._interval_s / 2) + self._interval_s
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _on_due(self) -> None:
-        self._timer = None
-        try:
-            self.flush()
-        except HelexaError as error:
-            # A timer has nobody to tell; whoever brings the next events is told.
-            self._failure = error

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from helexa.bus.client import Bus
 from helexa.neuron.admission import Applicant, keep_admitted
-from helexa.neuron.execution import Pace
 from helexa.neuron.hardware import HardwareMonitor
 from helexa.neuron.hardware_feed import HardwareFeed
 from helexa.neuron.hosted import MakeBackend, Runtime
@@ -17,6 +16,7 @@ from helexa.neuron.identity import keep_node_id
 from helexa.neuron.joining import Site, neuron_connection
 from helexa.neuron.meters import Meters
 from helexa.neuron.models import ModelHost
+from helexa.neuron.pace import Pace
 from helexa.neuron.presence import Presence
 from helexa.neuron.restarts import RestartPolicy
 from helexa.neuron.room import BulkRoom

@@ -5,10 +5,10 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from helexa.protocol.errors import UnavailableError
-from helexa.protocol.frames import FrameKind, pack_frame
+from helexa.protocol.frames import FrameKind, pack_data, pack_frame
 
 PART_BYTES = 512 * 1024
 """Of an answer that is not a stream, at most so much goes into one frame."""
@@ -19,13 +19,8 @@ MAX_KEPT_BYTES = 8 * 1024 * 1024
 Clock = Callable[[], float]
 
 
-class KeptFrame(NamedTuple):
-    """A frame as it was published."""
-
-    seq: int
-    data: bytes
-    at_s: float
-    """When, on the process's monotonic clock."""
+KeptFrame = tuple[int, bytes, float]
+"""A frame as it was published: its number, its bytes, and when, on the monotonic clock."""
 
 
 class Wire(Protocol):
@@ -120,37 +115,42 @@ class Outbox:
     def send_events(self, events: list[bytes]) -> None:
         """Publish `events` in one frame, as a client reads them."""
         first = self._next_event
-        text = b"".join(
-            [b"id: %d\ndata: %b\n\n" % numbered for numbered in enumerate(events, first)]
-        )
-        self._next_event += len(events)
-        self.events += len(events)
-        self._count(text)
-        self._send(first, FrameKind.DATA, len(events), text)
+        count = len(events)
+        if count == 1:
+            text = b"id: %d\ndata: %b\n\n" % (first, events[0])
+        else:
+            numbered = enumerate(events, first)
+            text = b"".join([b"id: %d\ndata: %b\n\n" % each for each in numbered])
+        self._next_event += count
+        self.events += count
+        self._hash.update(text)
+        self.output_bytes += len(text)
+        self._send(pack_data(self.attempt, self._next_seq, first, count, text))
 
     def send_body(self, answer: bytes) -> None:
         """Publish an answer that is not a stream, in parts; the last one goes with the end."""
-        self._count(answer)
+        self._hash.update(answer)
+        self.output_bytes += len(answer)
         parts = [answer[at : at + PART_BYTES] for at in range(0, len(answer), PART_BYTES)]
         for part in parts[:-1]:
-            self._send(self._next_event, FrameKind.BODY, part)
+            self._pack_and_send(FrameKind.BODY, part)
         self._last_part = tuple(parts[-1:])
 
     def send_beat(self, progress: float | None = None) -> None:
         """Publish that the work goes on."""
-        self._send(self._next_event, FrameKind.BEAT, progress)
+        self._pack_and_send(FrameKind.BEAT, progress)
 
     def send_end(self, kind: FrameKind, *payload: object) -> None:
         """Publish the terminal frame."""
         last_part = self._last_part if kind == FrameKind.DONE else ()
         self._last_part = ()
-        self._send(self._next_event, kind, *payload, *last_part)
+        self._pack_and_send(kind, *payload, *last_part)
 
     async def send_again(self, since_s: float) -> int:
         """Publish the kept frames of `since_s` and later once more; return how many."""
-        again = [frame for frame in self.kept if frame.at_s >= since_s]
-        for frame in again:
-            self._wire.send_raw(self.subject, frame.data)
+        again = [data for _, data, at_s in self.kept if at_s >= since_s]
+        for data in again:
+            self._wire.send_raw(self.subject, data)
             await self.catch_up()
         return len(again)
 
@@ -161,38 +161,34 @@ class Outbox:
         """
         found: list[bytes] = []
         size = 0
-        for frame in self.kept:
-            if frame.seq < from_seq or (to_seq is not None and frame.seq >= to_seq):
+        for seq, data, _ in self.kept:
+            if seq < from_seq or (to_seq is not None and seq >= to_seq):
                 continue
-            if found and size + len(frame.data) > max_bytes:
+            if found and size + len(data) > max_bytes:
                 break
-            found.append(frame.data)
-            size += len(frame.data)
-        oldest = self.kept[0].seq if self.kept else self._next_seq
+            found.append(data)
+            size += len(data)
+        oldest = self.kept[0][0] if self.kept else self._next_seq
         return found, oldest <= from_seq
 
     def drop_oldest(self, size: int) -> None:
         """Forget frames from the oldest on until `size` bytes are free or none is left."""
         dropped = 0
         while self.kept and dropped < size:
-            dropped += len(self.kept.popleft().data)
-        self._charge(-dropped)
+            dropped += len(self.kept.popleft()[1])
+        self.kept_bytes -= dropped
+        self._store.charge(self, -dropped)
 
-    def _charge(self, size: int) -> None:
-        self.kept_bytes += size
-        self._store.charge(self, size)
+    def _pack_and_send(self, kind: FrameKind, *payload: object) -> None:
+        self._send(pack_frame(self.attempt, self._next_seq, self._next_event, kind, *payload))
 
-    def _count(self, output: bytes) -> None:
-        self._hash.update(output)
-        self.output_bytes += len(output)
-
-    def _send(self, first_event: int, kind: FrameKind, *payload: object) -> None:
-        data = pack_frame(self.attempt, self._next_seq, first_event, kind, *payload)
+    def _send(self, data: bytes) -> None:
         now_s = self._clock()
-        self.kept.append(KeptFrame(self._next_seq, data, now_s))
+        self.kept.append((self._next_seq, data, now_s))
         self._next_seq += 1
         self.published_at_s = now_s
-        self._charge(len(data))
+        self.kept_bytes += len(data)
+        self._store.charge(self, len(data))
         if self.kept_bytes > MAX_KEPT_BYTES:
             self.drop_oldest(self.kept_bytes - MAX_KEPT_BYTES)
         try:

@@ -13,10 +13,10 @@ from helexa.bus.service import Service
 from helexa.neuron.agent import NeuronAgent
 from helexa.neuron.bulk import BulkWork, Shop
 from helexa.neuron.ending import Ending
-from helexa.neuron.execution import Pace
 from helexa.neuron.executor import Executor
 from helexa.neuron.meters import Meters
 from helexa.neuron.outbox import Outbox
+from helexa.neuron.pace import Pace
 from helexa.neuron.presence import Presence
 from helexa.neuron.retention import Retention
 from helexa.neuron.room import BulkRoom

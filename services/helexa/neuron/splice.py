@@ -72,10 +72,14 @@ class Splicer:
         """Return what of `events` goes to the client, as it goes there."""
         if self._replacements is None and events:
             self._learn(events[0])
-        if self._prefix is None and not _is_special(events):
-            self.content_events += len(events)
-            return self._renamed(events)
-        return self._take(events)
+        text = events[0] if len(events) == 1 else b"\n".join(events)
+        for mark in _SPECIAL_MARKS:
+            if mark in text:
+                return self._take(events)
+        if self._prefix is not None:
+            return self._take(events)
+        self.content_events += len(events)
+        return self._renamed(events)
 
     def _take(self, events: list[bytes]) -> list[bytes]:
         kept = []
@@ -93,7 +97,10 @@ class Splicer:
 
     def _renamed(self, events: list[bytes]) -> list[bytes]:
         for theirs, ours in self._replacements or ():
-            events = [event.replace(theirs, ours, 1) for event in events]
+            if len(events) == 1:
+                events = [events[0].replace(theirs, ours, 1)]
+            else:
+                events = [event.replace(theirs, ours, 1) for event in events]
         return events
 
     def _is_known(self, event: bytes) -> bool:
@@ -190,15 +197,6 @@ def _count(counts: dict[str, Json], key: str, within: str | None = None) -> int 
     holder = counts.get(within) if within else counts
     value = holder.get(key) if isinstance(holder, dict) else None
     return value if isinstance(value, int) and value >= 0 else None
-
-
-def _is_special(events: list[bytes]) -> bool:
-    """Whether one of `events` is anything but a token for the client."""
-    text = events[0] if len(events) == 1 else b"\n".join(events)
-    for mark in _SPECIAL_MARKS:  # noqa: SIM110 - a generator costs more than all it looks for
-        if mark in text:
-            return True
-    return False
 
 
 def _has_content(event: bytes) -> bool:

@@ -39,12 +39,44 @@ class Server(Protocol):
 Serve = Callable[..., Awaitable[Server]]
 
 
+async def iterated(stream: ResponseEvents, events: list[bytes]) -> None:
+    async for batch in stream:
+        events += batch
+
+
+async def pumped(stream: ResponseEvents, events: list[bytes], *, pauses: bool = False) -> None:
+    def take(batch: list[bytes]) -> bool:
+        events.extend(batch)
+        return not pauses
+
+    while not await stream.pump(take):
+        assert pauses
+        await asyncio.sleep(0)
+
+
+async def pumped_with_pauses(stream: ResponseEvents, events: list[bytes]) -> None:
+    await pumped(stream, events, pauses=True)
+
+
+READERS: dict[str, Callable[[ResponseEvents, list[bytes]], Awaitable[None]]] = {
+    "iterated": iterated,
+    "pumped": pumped,
+    "pumped with pauses": pumped_with_pauses,
+}
+READER = ["iterated"]
+
+
+@pytest.fixture(params=READERS, autouse=True)
+def _reader(request: pytest.FixtureRequest) -> None:
+    """Read the streams of each test in every way that there is."""
+    READER[0] = request.param
+
+
 async def collect(stream: ResponseEvents) -> tuple[list[bytes], HelexaError | None]:
     """Return the events and the error that ended them."""
     events: list[bytes] = []
     try:
-        async for batch in stream:
-            events += batch
+        await READERS[READER[0]](stream, events)
     except HelexaError as error:
         return events, error
     return events, None

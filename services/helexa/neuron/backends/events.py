@@ -29,20 +29,13 @@ class EventSplitter:
         Raises:
             BackendError: an event is longer than 16 MiB.
         """
-        return self._whole(data) or self._feed(data)
-
-    def _whole(self, data: bytes) -> list[bytes]:
-        """Return the data of whole events of one line each; nothing where there is anything else.
-
-        So nearly all reads are, and cutting them takes no loop of our own.
-        """
-        if self._rest or not (data.startswith(_FIELD) and data.endswith(_EMPTY_LINE)):
-            return []
-        events = data[len(_FIELD) : -len(_EMPTY_LINE)].split(_BETWEEN)
-        is_plain = data.count(b"\n") == 2 * len(events) and b"\r" not in data
-        if self.is_done or not is_plain or END_MARK in events or b"" in events:
-            return []
-        return events
+        # Nearly all reads are whole events of one line each; cutting those takes no loop of ours.
+        if not self._rest and data.startswith(_FIELD) and data.endswith(_EMPTY_LINE):
+            events = data[len(_FIELD) : -len(_EMPTY_LINE)].split(_BETWEEN)
+            is_plain = data.count(b"\n") == 2 * len(events) and b"\r" not in data
+            if is_plain and not (self.is_done or END_MARK in events or b"" in events):
+                return events
+        return self._feed(data)
 
     def _feed(self, data: bytes) -> list[bytes]:
         text = self._rest + data

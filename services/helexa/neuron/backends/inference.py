@@ -31,6 +31,10 @@ def unchanged(data: bytes) -> bytes:
     return data
 
 
+def _waits(_: list[bytes]) -> bool:
+    return False
+
+
 class ResponseEvents:
     """The events of a running response.
 
@@ -45,6 +49,8 @@ class ResponseEvents:
         self._splitter = EventSplitter()
         self._has_begun = False
         self._failure: HelexaError | None = None
+        self._is_rewritten = rewrite is not unchanged
+        self._take: Take = _waits
 
     def __aiter__(self) -> AsyncIterator[list[bytes]]:
         return self
@@ -68,9 +74,10 @@ class ResponseEvents:
         """
         try:
             if not self._is_over:
-                is_read = await self._response.pour(lambda data: self._pass_on(data, take))
+                self._take = take
+                is_read = await self._response.pour(self._pass_on)
                 if is_read and not self._is_over:
-                    self._pass_on(b"", take)
+                    self._pass_on(b"")
         except BackendError as error:
             self._failure = self._interrupted() if self._response.was_cut else error
         if self._failure is not None:
@@ -80,20 +87,22 @@ class ResponseEvents:
             self._response.discard()
         return self._splitter.is_done
 
-    def _pass_on(self, data: bytes, take: Take) -> bool:
-        """Return whether more may come."""
+    def _pass_on(self, data: bytes) -> bool:
+        """Pass on the events that `data` completes; return whether more may come."""
         goes_on = True
         try:
-            events = self._healthy(self._splitter.feed(data) if data else self._splitter.finish())
+            events = self._splitter.feed(data) if data else self._splitter.finish()
+            if self._is_rewritten or ERROR_MARK in data or not data:
+                events = self._healthy(events)
             if events:
                 self._has_begun = True
-                goes_on = take(events)
+                goes_on = self._take(events)
         except HelexaError as error:
             # It must not leave the socket's callback.
             self._failure = self._failure or error
         if not (data or self._splitter.is_done):
             self._failure = self._failure or self._interrupted()
-        return goes_on and not self._is_over
+        return goes_on and self._failure is None and not self._splitter.is_done
 
     @property
     def _is_over(self) -> bool:

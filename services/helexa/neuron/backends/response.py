@@ -85,9 +85,7 @@ class Response:
         data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
         self._size = 0
-        if self._is_paused and not self._is_complete:
-            self._connection.resume()
-        self._is_paused = False
+        self._resume()
         return data
 
     async def pour(self, sink: Sink) -> bool:
@@ -103,9 +101,8 @@ class Response:
         try:
             if self._chunks:
                 self._give()
-            if self._is_paused and self._is_pouring:
-                self._is_paused = False
-                self._connection.resume()
+            if self._is_pouring:
+                self._resume()
             while self._is_pouring and not self._is_complete:
                 await self._wait(self._timeouts.idle_s)
         finally:
@@ -135,6 +132,7 @@ class Response:
         if not self._is_complete:
             self._disarm()
             self._timer = self._loop.call_later(_DISCARD_S, self.close)
+            self._resume()
 
     def close(self) -> None:
         """Close the connection unless the response is complete; the backend sees it and stops."""
@@ -227,6 +225,11 @@ class Response:
         if not self._is_complete:
             self._is_paused = True
             self._connection.pause()
+
+    def _resume(self) -> None:
+        if self._is_paused and not self._is_complete:
+            self._connection.resume()
+        self._is_paused = False
 
     def _fail(self, error: BackendError) -> None:
         self._disarm()
