@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from helexa.neuron.backends.client import HttpClient
 from helexa.neuron.backends.continuing import way_of
 from helexa.neuron.backends.inference import HttpInference
@@ -19,6 +21,7 @@ from helexa.protocol.messages.models import ModelConfig
 _log = logging.getLogger(__name__)
 
 _SLOTS = 16
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 # In the text of an answer quotes are escaped, so that this matches only the field.
 _MODEL_FIELD = re.compile(rb'"model"\s*:\s*"(?:[^"\\]|\\.)*"')
 
@@ -129,9 +132,22 @@ class OpenAiProxyBackend(HttpInference):
             raise ModelFailedError("the key of the server cannot be read") from error
 
     def _renamed(self, body: bytes) -> bytes:
-        try:
-            request = json.loads(body)
-            request["model"] = self._name
-        except (ValueError, TypeError) as error:
-            raise BackendError("the request is not a JSON object") from error
-        return json.dumps(request, ensure_ascii=False).encode()
+        return ask_for(self._name, body)
+
+
+def ask_for(model: str, body: bytes) -> bytes:
+    """Return a request as one for `model`. What it asks is passed on unread: it may be long.
+
+    Raises:
+        BackendError: the body is no JSON object.
+    """
+    name = msgspec.Raw(json.dumps(model).encode())
+    try:
+        return msgspec.json.encode(_FIELDS.decode(body) | {"model": name})
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # It does not take all that Python's does, such as half of a surrogate pair.
+        pass
+    try:
+        return json.dumps(json.loads(body) | {"model": model}).encode()
+    except (ValueError, TypeError) as error:
+        raise BackendError("the request is not a JSON object") from error
