@@ -60,7 +60,7 @@ async def test_what_could_not_be_published_is_kept_and_sent_again_unchanged() ->
     assert box.slice(0, None, 1000)[0] == wire.sent
 
 
-async def test_a_slice_ends_at_its_bound_but_is_never_empty_handed() -> None:
+def test_a_slice_ends_at_its_bound_but_is_never_empty_handed() -> None:
     box = filled(Wire(), 4)
     size = len(box.kept[0][1])
     frames, is_complete = box.slice(1, None, 2 * size)
@@ -69,16 +69,16 @@ async def test_a_slice_ends_at_its_bound_but_is_never_empty_handed() -> None:
     assert len(box.slice(0, None, 1)[0]) == 1
 
 
-async def test_an_answer_keeps_no_more_than_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "MAX_KEPT_BYTES", 100)
+def test_an_answer_keeps_no_more_than_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "MAX_KEPT_BYTES", 1000)
     box = filled(Wire(), 50)
-    assert box.kept_bytes <= 100
+    assert box.kept_bytes <= 1000
     frames, is_complete = box.slice(0, None, 1000)
     assert not is_complete
     assert unpack_frame(frames[-1]).seq == 49
 
 
-async def test_ended_answers_share_one_bound_and_the_oldest_goes_first() -> None:
+def test_ended_answers_share_one_bound_and_the_oldest_goes_first() -> None:
     size = filled(Wire(), 10).kept_bytes
     retention = Retention(max_bytes=2 * (size + ENDED_BYTES))
     boxes = []
@@ -94,17 +94,20 @@ async def test_ended_answers_share_one_bound_and_the_oldest_goes_first() -> None
     assert boxes[2].kept_bytes == size
 
 
-async def test_running_answers_share_the_bound_when_nothing_ended_is_left_to_drop() -> None:
+def test_running_answers_share_half_of_the_bound_and_what_has_ended_makes_room() -> None:
     size = filled(Wire(), 10).kept_bytes
-    retention = Retention(max_bytes=4 * size)
-    retention.begin()
-    ended = filled(Wire(), 10, retention)
-    retention.add(ended)
+    retention = Retention(max_bytes=6 * size)
+    ended = []
+    for _ in range(3):
+        retention.begin()
+        ended.append(filled(Wire(), 10, retention))
+        retention.add(ended[-1])
     for _ in range(2):
         retention.begin()
     long, other = filled(Wire(), 100, retention), filled(Wire(), 10, retention)
-    assert not ended.kept
+    assert not ended[0].kept
     assert retention.kept_bytes <= retention.max_bytes
+    assert long.kept_bytes <= 3 * size
     assert other.kept_bytes == size
     frames, is_complete = long.slice(0, None, 1 << 20)
     assert not is_complete

@@ -13,6 +13,9 @@ from helexa.protocol.frames import FrameKind, pack_data, pack_frame
 PART_BYTES = 512 * 1024
 """Of an answer that is not a stream, at most so much goes into one frame."""
 
+FRAME_BYTES = 160
+"""What a kept frame costs beside its bytes, which are often not many more."""
+
 MAX_KEPT_BYTES = 8 * 1024 * 1024
 """Of one attempt, at most so much is kept; the oldest frames go first."""
 
@@ -175,7 +178,7 @@ class Outbox:
         """Forget frames from the oldest on until `size` bytes are free or none is left."""
         dropped = 0
         while self.kept and dropped < size:
-            dropped += len(self.kept.popleft()[1])
+            dropped += FRAME_BYTES + len(self.kept.popleft()[1])
         self.kept_bytes -= dropped
         self._store.charge(self, -dropped)
 
@@ -187,8 +190,9 @@ class Outbox:
         self.kept.append((self._next_seq, data, now_s))
         self._next_seq += 1
         self.published_at_s = now_s
-        self.kept_bytes += len(data)
-        self._store.charge(self, len(data))
+        size = FRAME_BYTES + len(data)
+        self.kept_bytes += size
+        self._store.charge(self, size)
         if self.kept_bytes > MAX_KEPT_BYTES:
             self.drop_oldest(self.kept_bytes - MAX_KEPT_BYTES)
         try:

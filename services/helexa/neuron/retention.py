@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """How many frames are kept: so many bytes in all, of answers that have ended the newest first.
 
-The bound covers what runs too: when nothing that has ended is left to drop, each running answer
-keeps an equal share of its newest frames.
+The bound covers what runs too: when running answers have half of it, each keeps at most an equal
+share of that half, its newest frames.
 """
 
 from collections import OrderedDict
@@ -17,12 +17,14 @@ ENDED_BYTES = 2048
 class Retention:
     """Bounds the memory of kept frames over all sites."""
 
-    def __init__(self, max_bytes: int = 32 * MIB, keep_s: float = 60.0) -> None:
+    def __init__(self, max_bytes: int = 24 * MIB, keep_s: float = 60.0) -> None:
         """Keep at most `max_bytes`; whoever keeps an answer forgets it after `keep_s`."""
         self.max_bytes = max_bytes
         self.keep_s = keep_s
         self.kept_bytes = 0
         """What all answers cost together."""
+        self._ended_bytes = 0
+        """Of that, what has ended costs."""
         self._running = 0
         self._ended: OrderedDict[Outbox, None] = OrderedDict()
 
@@ -35,8 +37,11 @@ class Retention:
         self.kept_bytes += size
         if size > 0 and self.kept_bytes > self.max_bytes:
             self._make_room()
-            share = self.max_bytes // max(1, self._running)
-            if self.kept_bytes > self.max_bytes and outbox.kept_bytes > share:
+        half = self.max_bytes // 2
+        if size > 0 and self.kept_bytes - self._ended_bytes > half:
+            # So what runs has at most one half more, if everybody else takes his whole share.
+            share = half // max(1, self._running)
+            if outbox.kept_bytes > share:
                 outbox.drop_oldest(outbox.kept_bytes - share)
 
     def add(self, outbox: Outbox) -> None:
@@ -44,6 +49,7 @@ class Retention:
         self._running -= 1
         self._ended[outbox] = None
         self.kept_bytes += ENDED_BYTES
+        self._ended_bytes += ENDED_BYTES + outbox.kept_bytes
         self._make_room()
 
     def holds(self, outbox: Outbox) -> bool:
@@ -62,4 +68,5 @@ class Retention:
 
     def _drop(self, outbox: Outbox) -> None:
         self.kept_bytes -= ENDED_BYTES
+        self._ended_bytes -= ENDED_BYTES + outbox.kept_bytes
         outbox.drop_oldest(outbox.kept_bytes)

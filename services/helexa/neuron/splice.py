@@ -171,10 +171,14 @@ class Splicer:
 
 def read_usage(counts: dict[str, Json], before: TokenUsage | None = None) -> TokenUsage:
     """Return OpenAI's `usage` as counts; with `before`, those of all choices so far."""
-    earlier = before or TokenUsage()
+    prompt = _count(counts, "prompt_tokens") or 0
+    completion = _count(counts, "completion_tokens") or 0
+    if before is not None:
+        prompt = max(prompt, before.prompt_tokens)
+        completion += before.completion_tokens
     return TokenUsage(
-        prompt_tokens=max(_count(counts, "prompt_tokens") or 0, earlier.prompt_tokens),
-        completion_tokens=(_count(counts, "completion_tokens") or 0) + earlier.completion_tokens,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
         cached_tokens=_count(counts, "cached_tokens", "prompt_tokens_details"),
         reasoning_tokens=_count(counts, "reasoning_tokens", "completion_tokens_details"),
     )
