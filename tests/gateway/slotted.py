@@ -57,7 +57,7 @@ class SlottedNeuron(Neuron):
         return await asyncio.wait_for(self.started.get(), PATIENCE_S)
 
     def fail(self, run: Run) -> None:
-        """Let `run` break before its first event."""
+        """Let `run` break before its first event; of the slot that comes free nothing is told."""
         self._failing.add(run.request.request_id)
         self.end(run)
 
@@ -89,11 +89,13 @@ class SlottedNeuron(Neuron):
             each.cancel()
         self.busy -= 1
         if run.cancelled.is_set() or run.request.request_id in self._failing:
-            self._failing.discard(run.request.request_id)
             await run.fail(BackendError("broken"))
         else:
             await hello(run)
-        await self.report()
+        if run.request.request_id in self._failing:
+            self._failing.discard(run.request.request_id)
+        else:
+            await self.report()
 
 
 @dataclass
