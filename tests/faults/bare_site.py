@@ -32,6 +32,8 @@ class BareSite:
     slots: int = 16
     variables: Mapping[str, str] = field(default_factory=dict)
     """Settings of every process."""
+    config: Mapping[str, object] = field(default_factory=dict)
+    """What of the model's configuration is other than usual."""
     processes: dict[str, Process] = field(default_factory=dict)
     urls: dict[str, str] = field(default_factory=dict)
     """Where each process listens."""
@@ -92,6 +94,7 @@ class BareSite:
             "slots": self.slots,
             "policy": {"on_every_neuron": True},
             "capability": {"continues_partial": True},
+            **self.config,
         }
         url = next(url for name, url in self.urls.items() if name.startswith("provisioner"))
         async with httpx.AsyncClient(timeout=20) as http:
