@@ -2,13 +2,20 @@
 """Requests that are served by a decision that a scheduler took for another one."""
 
 import asyncio
+import json
 
 from tests.gateway.conftest import MODEL, Site
 from tests.gateway.roles import PATIENCE_S, Neuron
 
+from helexa.gateway.authority import Caller
+from helexa.gateway.dialect import Customs, read_order
+from helexa.gateway.leases import Leases
+from helexa.gateway.work import Work
 from helexa.protocol import subjects
 from helexa.protocol.errors import BusyError
-from helexa.protocol.messages.routing import Feedback, Lease
+from helexa.protocol.messages.execution import Operation
+from helexa.protocol.messages.models import ModelId
+from helexa.protocol.messages.routing import Feedback, Lease, RoutingDecision, Target
 
 CHAT = "/v1/chat/completions"
 ALWAYS = Lease(for_s=60, uses=100, any_prompt=True)
@@ -44,6 +51,30 @@ async def test_a_lease_that_is_over_is_not_used(site: Site, neuron: Neuron) -> N
     for _ in range(3):
         await http.post(CHAT, json=ask())
     assert len(site.scheduler.asked) == 3
+
+
+def test_leases_that_are_over_are_not_kept() -> None:
+    leases = Leases()
+    for number in range(20):
+        leases.keep(work(f"You are number {number}."), decision(number), now=number)
+    assert leases.held == 2
+    assert leases.use(work("You are number 19."), now=19.5) is not None
+    assert leases.use(work("You are number 17."), now=19.5) is None
+
+
+def work(system: str) -> Work:
+    body = {"model": MODEL, "messages": [{"role": "system", "content": system}]}
+    order = read_order(Operation.CHAT, json.dumps(body).encode(), Customs())
+    return Work(request_id="g.r", order=order, caller=Caller(), model=MODEL, body=b"")
+
+
+def decision(number: int) -> RoutingDecision:
+    return RoutingDecision(
+        decision_id=f"d{number}",
+        model=ModelId(MODEL),
+        targets=(Target(neuron_id="n", score=0),),
+        lease=Lease(for_s=1.5, uses=9),
+    )
 
 
 async def test_a_request_that_is_not_alike_gets_a_decision_of_its_own(

@@ -15,7 +15,6 @@ from helexa.protocol.messages.routing import RoutingDecision, Target, UserHints
 
 MOST_TOLD = 1024
 """Uses that one report tells the schedulers, who keep about as many decisions."""
-MOST_KEPT = 4096
 _Key = tuple[str, str, tuple[str, ...], bytes, str]
 
 
@@ -43,9 +42,9 @@ class Leases:
         lease = decision.lease
         if lease is None or not _may_share(work):
             return
-        if len(self._held) >= MOST_KEPT:
-            self._held.clear()
+        self._forget(now)
         key = _key(work, is_any=lease.any_prompt)
+        self._held.pop(key, None)
         self._held[key] = _Held(
             decision,
             now + lease.for_s,
@@ -73,10 +72,23 @@ class Leases:
                 return held.decision, _turned(held.decision.targets, held.turn, held.alike)
         return None
 
+    @property
+    def held(self) -> int:
+        """How many are kept, some of which may be over."""
+        return len(self._held)
+
     def drop(self, decision: RoutingDecision) -> None:
         """Give up a lease that has turned out to be void."""
         for key in [key for key, held in self._held.items() if held.decision is decision]:
             del self._held[key]
+
+    def _forget(self, now: float) -> None:
+        """Drop the leases that are over. All last about as long, so that the oldest ends first."""
+        while self._held:
+            oldest = next(iter(self._held))
+            if self._held[oldest].ends_at > now:
+                return
+            del self._held[oldest]
 
     def take_told(self) -> dict[str, tuple[str, ...]]:
         """Return which requests were served under which decision since the last call."""
