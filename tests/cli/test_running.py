@@ -9,6 +9,7 @@ from helexa.cli.addresses import RunningSite
 from helexa.cli.commands import COMMANDS
 from helexa.cli.panel import KeyHint, panel, ready_line
 from helexa.cli.parser import command_parser
+from helexa.cli.ports import free_address
 from helexa.cli.running import Counts, Roles, Shared, neuron_ids, plan_site
 from helexa.process.settings import SocketAddress
 from helexa.process.supervisor import Child
@@ -56,6 +57,11 @@ def test_replicas_have_sockets_of_their_own() -> None:
         for word in told(child, flag)
     ]
     assert len(sockets) == len(set(sockets)) == 12
+
+
+def test_no_port_is_planned_twice() -> None:
+    ports = [free_address().port for _ in range(2000)]
+    assert len(set(ports)) == len(ports)
 
 
 def test_every_process_understands_what_it_is_told() -> None:

@@ -5,6 +5,7 @@ from helexa.process.http import bind
 from helexa.process.settings import SettingsError, SocketAddress
 
 LOOPBACK = "127.0.0.1"
+_GIVEN: set[int] = set()
 
 
 def require_free(address: SocketAddress, flag: str) -> None:
@@ -29,11 +30,14 @@ def is_free(address: SocketAddress) -> bool:
 
 
 def free_address(host: str = LOOPBACK) -> SocketAddress:
-    """Return an address on `host` that nobody listens on now."""
-    listener = bind(SocketAddress(host=host, port=0))
-    port = int(listener.getsockname()[1])
-    listener.close()
-    return SocketAddress(host=host, port=port)
+    """Return an address on `host` that nobody listens on now; no port is returned twice."""
+    while True:
+        with bind(SocketAddress(host=host, port=0)) as listener:
+            port = int(listener.getsockname()[1])
+        # The system may name one again that was asked for a moment ago and is not in use yet.
+        if port not in _GIVEN:
+            _GIVEN.add(port)
+            return SocketAddress(host=host, port=port)
 
 
 def local_url(address: SocketAddress) -> str:
