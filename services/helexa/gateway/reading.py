@@ -3,7 +3,7 @@
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from helexa.gateway.answer import Answer, events_in, text_of
 from helexa.gateway.continuation import Transcript
@@ -111,7 +111,8 @@ class Reading:
         """Hand on what is content, and return the terminal frame if there is one."""
         content = [frame for frame in frames if frame.kind in CONTENT]
         if content:
-            self._note_first()
+            if self.first_token_at is None:
+                self.first_token_at = time.monotonic()
             self.answer.events = content[-1].first_event + events_in(content[-1])
             if self._transcript is not None:
                 for frame in content:
@@ -121,10 +122,6 @@ class Reading:
             await self.sink.beat()
         return frames[-1] if frames[-1].is_terminal else None
 
-    def _note_first(self) -> None:
-        if self.first_token_at is None:
-            self.first_token_at = time.monotonic()
-
     async def _end(self, frame: Frame) -> HelexaError | None:
         if frame.kind == FrameKind.ERROR:
             self.usage = _certified(frame, self.prefix_tokens)
@@ -132,8 +129,7 @@ class Reading:
         self.usage = read_done_usage(frame)
         part = read_last_part(frame)
         if part:
-            self._note_first()
-            await self.sink.take_last(part)
+            await self._carry([replace(frame, kind=FrameKind.BODY, payload=(part,))])
         await self.sink.finish(self.usage)
         self.is_complete = True
         return None

@@ -42,9 +42,6 @@ class Sink(Protocol):
     async def take(self, frames: list[Frame]) -> None:
         """Take in the next `DATA` or `BODY` frames."""
 
-    async def take_last(self, part: bytes) -> None:
-        """Take in the last piece of an answer in one body."""
-
     async def beat(self) -> None:
         """Show that the gateway is alive, if that is due."""
 
@@ -95,9 +92,6 @@ class StreamSink:
             if found:
                 self._incoming.report.finish = found[1].decode()
             await self._write(data)
-
-    async def take_last(self, part: bytes) -> None:
-        """Do nothing: a stream has events only."""
 
     async def beat(self) -> None:
         """Send a comment when the next beat would be too late for it.
@@ -158,10 +152,6 @@ class WholeSink:
             else:
                 self._assembly.add(text_of(frame))
 
-    async def take_last(self, part: bytes) -> None:
-        """Add the last part."""
-        self._parts.append(part)
-
     async def beat(self) -> None:
         """Do nothing: an answer that is not a stream never starts early."""
 
@@ -201,10 +191,6 @@ class BodySink:
         """Add the parts."""
         self._parts += [text_of(frame) for frame in frames]
 
-    async def take_last(self, part: bytes) -> None:
-        """Add the last part."""
-        self._parts.append(part)
-
     async def beat(self) -> None:
         """Do nothing."""
 
@@ -228,9 +214,6 @@ class NoSink:
 
     async def take(self, frames: list[Frame]) -> None:
         """Drop them; the log keeps them."""
-
-    async def take_last(self, part: bytes) -> None:
-        """Drop it."""
 
     async def beat(self) -> None:
         """Do nothing."""
