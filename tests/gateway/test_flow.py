@@ -82,6 +82,29 @@ async def test_a_resumable_answer_goes_on_without_its_client(site: Site, neuron:
     assert neuron.runs[0].request.outlives_owner
 
 
+@pytest.mark.parametrize(
+    ("asked", "headers", "is_stream"),
+    [
+        (ASK, {}, False),
+        (STREAM, {}, True),
+        (ASK, {"x-helexa-resumable": "true"}, True),
+    ],
+    ids=["whole", "streamed", "whole, but to be resumed"],
+)
+async def test_what_can_be_resumed_is_made_as_a_stream(
+    site: Site, neuron: Neuron, asked: dict[str, object], headers: dict[str, str], is_stream: bool
+) -> None:
+    http = site.http(await site.gateway())
+    answer = await http.post(CHAT, json=asked, headers=headers)
+    assert answer.status_code == 200
+    request = neuron.runs[0].request
+    assert request.stream is is_stream
+    assert ("stream" in json.loads(request.body)) is is_stream
+    rest = await http.get(f"/v1/streams/{answer.headers['x-request-id']}")
+    assert rest.status_code == (200 if is_stream else 404)
+    assert ("data: {" in rest.text) is is_stream
+
+
 @pytest.mark.accepts("CX-21", "FLOW-2")
 async def test_a_refusal_goes_to_the_next_target(site: Site) -> None:
     first, second = await site.neuron("n.1"), await site.neuron("n.2")

@@ -65,7 +65,7 @@ def test_leases_that_are_over_are_not_kept() -> None:
 def work(system: str) -> Work:
     body = {"model": MODEL, "messages": [{"role": "system", "content": system}]}
     order = read_order(Operation.CHAT, json.dumps(body).encode(), Customs())
-    return Work(request_id="g.r", order=order, caller=Caller(), model=MODEL, body=b"")
+    return Work(request_id="g.r", order=order, caller=Caller(), model=MODEL)
 
 
 def decision(number: int) -> RoutingDecision:

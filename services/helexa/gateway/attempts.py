@@ -80,7 +80,7 @@ class Attempts:
             operation=work.order.operation,
             public_id=work.public_id,
             body=work.body,
-            stream=work.order.stream,
+            stream=work.can_be_resumed,
             show_usage=work.order.show_usage,
             idle_timeout_s=self._patience.idle_s,
             first_token_timeout_s=self._patience.first_token_s,

@@ -57,12 +57,15 @@ class Order:
     prefix_hash: str | None = None
     hints: UserHints = NO_HINTS
 
-    def render(self, model: str) -> tuple[bytes, bytes]:
-        """Return the runtime's body, and the digests of the prompt's prefixes."""
+    def render(self, model: str, *, stream: bool) -> tuple[bytes, bytes]:
+        """Return the runtime's body, and the digests of the prompt's prefixes.
+
+        With `stream` the runtime is asked for events, whatever the client gets.
+        """
         own: Fields = {"model": model, **self.fields}
         if self.operation == Operation.EMBEDDING:
             return encode(own), b""
-        if self.stream:
+        if stream:
             own |= {"stream": True, "stream_options": {"include_usage": True}}
         name = "messages" if self.operation == Operation.CHAT else "prompt"
         prompt = encode(own.pop(name))

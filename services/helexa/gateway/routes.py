@@ -179,14 +179,11 @@ class Routes:
         report.model, report.stream, report.workload = model, order.stream, order.workload
         report.priority = order.priority.name.lower()
         refuse_unsupported(order, self._catalogue.workloads(model, config), config)
-        body, prefix_digests = order.render(model)
         return Work(
             request_id=incoming.request_id,
             order=order,
             caller=caller,
             model=model,
-            body=body,
-            prefix_digests=prefix_digests,
             resumable=incoming.is_asked(b"x-helexa-resumable"),
         )
 

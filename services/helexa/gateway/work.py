@@ -27,9 +27,9 @@ class Work:
     caller: Caller
     model: str
     """The canonical name."""
-    body: bytes
+    body: bytes = field(init=False)
     """For the model's runtime."""
-    prefix_digests: bytes = b""
+    prefix_digests: bytes = field(init=False)
     resumable: bool = False
     """Go on when the client leaves."""
     is_held: bool = False
@@ -39,7 +39,8 @@ class Work:
     """Unix time in seconds."""
 
     def __post_init__(self) -> None:
-        """Give the answer its own id."""
+        """Give the answer its own id, and the runtime its body."""
+        self.body, self.prefix_digests = self.order.render(self.model, stream=self.can_be_resumed)
         self.public_id = _PUBLIC_PREFIX[self.order.operation] + random_id(128)
 
     @property
@@ -54,7 +55,10 @@ class Work:
 
     @property
     def can_be_resumed(self) -> bool:
-        """Whether another gateway may have to know what the answer is, and whose."""
+        """Whether another gateway may have to serve the answer, or give its rest.
+
+        Then it is made as a stream of events, and the log says what it is, and whose.
+        """
         return self.order.stream or self.resumable or self.is_bulk
 
     @property
