@@ -20,6 +20,10 @@ class Done:
     stderr: str
 
 
+Helexa = Callable[..., Done]
+"""Gives one command."""
+
+
 @pytest.fixture(autouse=True)
 def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -30,9 +34,7 @@ def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def helexa(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Done]:
+def helexa(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Helexa:
     """Give one command."""
 
     def run(*words: str, environment: Mapping[str, str] | None = None) -> Done:

@@ -9,9 +9,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import pytest
+from tests.cli.conftest import Helexa
 from tests.cli.endpoint import (
     FOR_EVER,
     Asked,
@@ -26,19 +26,6 @@ from tests.cli.endpoint import (
 
 from helexa.cli.ports import free_address
 
-
-class Done(Protocol):
-    """How a command ended."""
-
-    @property
-    def returncode(self) -> int: ...
-    @property
-    def stdout(self) -> str: ...
-    @property
-    def stderr(self) -> str: ...
-
-
-Helexa = Callable[..., Done]
 ENDS_WITHIN_S = 60.0
 
 

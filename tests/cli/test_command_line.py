@@ -7,11 +7,10 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import pytest
+from tests.cli.conftest import Helexa
 
 import helexa.cli.__main__ as entry
 from helexa.cli.commands import COMMANDS
@@ -20,19 +19,6 @@ from helexa.cli.parser import command_parser
 from helexa.cli.up import GRACE_S
 from helexa.cli.up import read_options as read_up
 
-
-class Done(Protocol):
-    """How a command ended."""
-
-    @property
-    def returncode(self) -> int: ...
-    @property
-    def stdout(self) -> str: ...
-    @property
-    def stderr(self) -> str: ...
-
-
-Helexa = Callable[..., Done]
 HELP_WITHIN_S = 0.3
 CORTEX = (
     "helexa cortex --orchestrator-socket 0.0.0.0:8040 --gateway-socket 0.0.0.0:8080 "

@@ -1,25 +1,10 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """`helexa config show`: each value and where it came from."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import pytest
-
-
-class Done(Protocol):
-    """How a command ended."""
-
-    @property
-    def returncode(self) -> int: ...
-    @property
-    def stdout(self) -> str: ...
-    @property
-    def stderr(self) -> str: ...
-
-
-Helexa = Callable[..., Done]
+from tests.cli.conftest import Helexa
 
 
 def row(text: str, name: str) -> list[str]:

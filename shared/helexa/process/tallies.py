@@ -6,6 +6,7 @@ adds to plain numbers, and makes Prometheus's samples of them when they are coll
 counted by one thread only, the one that runs the loop.
 """
 
+from abc import abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
@@ -94,8 +95,8 @@ class _Family(Collector, Generic[_Child]):
         """Return the family without its numbers, from which the registry learns its names."""
         return [self._family([])]
 
-    def _family(self, children: list[tuple[tuple[str, ...], _Child]]) -> Metric:
-        raise NotImplementedError
+    @abstractmethod
+    def _family(self, children: list[tuple[tuple[str, ...], _Child]]) -> Metric: ...
 
 
 class Counter(_Family[Count]):
