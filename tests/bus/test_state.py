@@ -140,6 +140,18 @@ async def test_a_mirror_follows_changes_and_deletions(site: Bus) -> None:
     running.cancel()
 
 
+async def test_a_mirror_that_is_fresh_holds_what_was_there_before_it(site: Bus) -> None:
+    bucket = Bucket(site, resources.MODELS, ModelConfig)
+    await bucket.put("before", model("before"))
+    mirrors = [Mirror(bucket) for _ in range(150)]
+    running = [asyncio.create_task(mirror.run()) for mirror in mirrors]
+    for mirror in mirrors:
+        await asyncio.wait_for(mirror.wait_fresh(), 30)
+        assert set(mirror.entries) == {"before"}
+    for task in running:
+        task.cancel()
+
+
 async def test_an_empty_bucket_is_known_to_be_empty(site: Bus) -> None:
     mirror = Mirror(Bucket(site, resources.PLACEMENTS, ModelConfig))
     running = asyncio.create_task(mirror.run())

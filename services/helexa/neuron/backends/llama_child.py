@@ -12,6 +12,8 @@ import signal
 import sys
 from pathlib import Path
 
+from helexa.neuron.backends.ports import is_free
+
 _EXIT_FAILED = 3
 
 
@@ -50,7 +52,9 @@ def main() -> int:
     try:
         server = xllamacpp.Server(parameters)
     except RuntimeError as error:
-        return _failed(str(error))
+        # llama.cpp's own words about it are written by a thread that may end before it writes.
+        is_taken = flags.port and not is_free(flags.host, flags.port)
+        return _failed(f"couldn't bind to port {flags.port}" if is_taken else str(error))
     sys.stderr.write(f"serving on {server.listening_address}\n")
     # Not sys.exit: tearing the server down would wait for its streams.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
