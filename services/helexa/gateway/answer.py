@@ -52,6 +52,8 @@ class Answer:
         """Ends the task that serves the client, which may be stuck in a write."""
         self.interrupt: Callable[[], object] | None = None
         """Ends what that task waits for before there is anything to read."""
+        self.relay: Callable[[Frame], bool] | None = None
+        """Hands on a frame at once, if it can, while the task that serves the client waits."""
         self.on_end: Callable[[], object] | None = None
         """Called when the last attempt has ended, before any client has been told."""
         self._buffer_bytes = buffer_bytes
@@ -69,16 +71,12 @@ class Answer:
             self.heard_at = time.monotonic()
             # Frames can come before the reply that says that the request was accepted.
             self.is_accepted = True
+        if not released:
+            return
+        if self.relay is not None and not self.frames and self.relay(released[0]):
+            self.next_seq = released.pop(0).seq + 1
         if released:
-            for each in released:
-                if each.kind in (FrameKind.DATA, FrameKind.BODY):
-                    self._buffered += len(text_of(each))
-            self.frames.extend(released)
-            if released[-1].is_terminal and self.on_end is not None:
-                self.on_end()
-            if self._buffered > self._buffer_bytes:
-                self._cut_off()
-            self.wake()
+            self._keep(released)
 
     def drain(self) -> list[Frame]:
         """Return the frames that have come since the last call."""
@@ -89,6 +87,17 @@ class Answer:
             self.next_seq = last.seq + 1
         self._buffered = 0
         return drained
+
+    def _keep(self, frames: list[Frame]) -> None:
+        for each in frames:
+            if each.kind in (FrameKind.DATA, FrameKind.BODY):
+                self._buffered += len(text_of(each))
+        self.frames.extend(frames)
+        if frames[-1].is_terminal and self.on_end is not None:
+            self.on_end()
+        if self._buffered > self._buffer_bytes:
+            self._cut_off()
+        self.wake()
 
     async def wait(self) -> None:
         """Return when something has happened."""

@@ -141,6 +141,10 @@ class Incoming(ABC):
     async def write(self, data: bytes, *, more: bool) -> None:
         """Send a piece of the body; waits while the client is slow."""
 
+    def write_now(self, data: bytes) -> bool:  # noqa: ARG002 - where nothing can be sent so
+        """Send a piece that is not the first or the last; return whether that needed no wait."""
+        return False
+
     async def start(self, status: int, content_type: bytes, extra: Headers) -> None:
         """Begin an answer of unknown length."""
         await self.begin(status, content_type, extra, None)

@@ -135,6 +135,10 @@ class DirectIncoming(Incoming):
     def write(self, data: bytes, *, more: bool) -> Coroutine[Any, Any, None]:
         return self.request.write(data, more=more)
 
+    @override
+    def write_now(self, data: bytes) -> bool:
+        return self.request.write_now(data)
+
     def _lines(self, content_type: bytes, extra: Headers) -> bytes:
         elapsed_ms = round((time.monotonic() - self.arrived) * 1000)
         lines = [

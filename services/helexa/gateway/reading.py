@@ -104,8 +104,25 @@ class Reading:
         if answer.is_due:
             answer.is_due = False
             return await self._look_around()
-        await answer.wait()
+        answer.relay = self._relay
+        try:
+            await answer.wait()
+        finally:
+            answer.relay = None
         return None
+
+    def _relay(self, frame: Frame) -> bool:
+        """Hand on a piece that comes in turn and needs no wait; return whether that was so."""
+        begun = self.first_token_at is not None
+        if not begun or frame.kind != FrameKind.DATA or frame.first_event < self.answer.events:
+            return False
+        text = text_of(frame)
+        if not self.sink.push(frame, text):
+            return False
+        self.answer.events = frame.first_event + events_in(frame)
+        if self._transcript is not None:
+            self._transcript.add(text)
+        return True
 
     async def _carry(self, frames: list[Frame]) -> Frame | None:
         """Hand on what is content, and return the terminal frame if there is one."""

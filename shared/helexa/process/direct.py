@@ -214,6 +214,13 @@ class DirectRequest:
         if not more:
             self._end()
 
+    def write_now(self, data: bytes) -> bool:
+        """Send a piece that is not the first or the last; return whether that needed no wait."""
+        if self._head or self._flow.write_paused or self.disconnected or self.response_complete:
+            return False
+        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
+        return True
+
     def _end(self) -> None:
         self.response_complete = True
         if not self.keep_alive:
