@@ -277,12 +277,19 @@ async def test_a_slow_client_holds_the_answer_up() -> None:
     assert len(answer.body) == 40_000_000
 
 
+async def gone(request: DirectRequest) -> None:
+    """Return when the client has closed the connection."""
+    left = asyncio.Event()
+    request.watch(left.set)
+    await left.wait()
+
+
 async def test_a_client_that_leaves_is_noticed_while_its_answer_is_awaited() -> None:
     has_left = asyncio.Event()
 
     async def wait(request: DirectRequest) -> None:
         await request.body(LIMIT)
-        await request.left()
+        await gone(request)
         has_left.set()
         request.start(200, KIND, 1)
         await request.write(b"x", more=False)
@@ -298,7 +305,7 @@ async def test_a_client_that_ends_its_side_has_left() -> None:
 
     async def wait(request: DirectRequest) -> None:
         await request.body(LIMIT)
-        await request.left()
+        await gone(request)
         has_left.set()
 
     async with connected(wait) as client:
@@ -313,8 +320,9 @@ async def test_a_client_that_leaves_is_noticed_though_it_has_pipelined_more() ->
     async def wait(request: DirectRequest) -> None:
         await request.body(LIMIT)
         request.start(200, KIND)
-        left = request.left()
-        while not left.done():
+        left = asyncio.Event()
+        request.watch(left.set)
+        while not left.is_set():
             await request.write(b"x" * 1000, more=True)
             await asyncio.sleep(0)
         has_left.set()

@@ -19,6 +19,37 @@ class Answer:
     `wait` lets that task sleep until there is something to do.
     """
 
+    heard_at: float
+    """When the last frame came, or the last attempt began."""
+    control_at: float
+    control_sequence: int | None = None
+    """Place of the newest control frame in the log, where it is known."""
+    events = 0
+    """Events that have come out, which is the number of the next one."""
+    next_seq = 0
+    """Number of the frame after the last one that came out, terminal ones apart."""
+    client_gone = False
+    failure: HelexaError | None = None
+    """Why this reader ends, whatever frames may come."""
+    is_accepted = False
+    """Whether the neuron of the last attempt has it, so that it can be asked about it."""
+    is_due = False
+    """Whether it is time to look at the clock."""
+    needs_owner = False
+    """Whether somebody has to look after it whose owner may be gone, however much comes."""
+    too_slow = False
+    """Whether the client is further behind than it may be."""
+    cut: Callable[[], object] | None = None
+    """Ends the task that serves the client, which may be stuck in a write."""
+    interrupt: Callable[[], object] | None = None
+    """Ends what that task waits for before there is anything to read."""
+    relay: Callable[[Frame], bool] | None = None
+    """Hands on a frame at once, if it can, while the task that serves the client waits."""
+    on_end: Callable[[], object] | None = None
+    """Called when the last attempt has ended, before any client has been told."""
+    _buffered = 0
+    _waiter: asyncio.Future[None] | None = None
+
     def __init__(self, request_id: str, *, buffer_bytes: int) -> None:
         """Begin to read the answer to `request_id`."""
         self.request_id = request_id
@@ -28,37 +59,8 @@ class Answer:
         self.frames: deque[Frame] = deque()
         self.control: list[bytes] = []
         """What was published under `ctl`, to be published anew before the log forgets it."""
-        self.control_at = time.monotonic()
-        self.control_sequence: int | None = None
-        """Place of the newest control frame in the log, where it is known."""
-        self.heard_at = time.monotonic()
-        """When the last frame came, or the last attempt began."""
-        self.events = 0
-        """Events that have come out, which is the number of the next one."""
-        self.next_seq = 0
-        """Number of the frame after the last one that came out, terminal ones apart."""
-        self.client_gone = False
-        self.failure: HelexaError | None = None
-        """Why this reader ends, whatever frames may come."""
-        self.is_accepted = False
-        """Whether the neuron of the last attempt has it, so that it can be asked about it."""
-        self.is_due = False
-        """Whether it is time to look at the clock."""
-        self.needs_owner = False
-        """Whether somebody has to look after it whose owner may be gone, however much comes."""
-        self.too_slow = False
-        """Whether the client is further behind than it may be."""
-        self.cut: Callable[[], object] | None = None
-        """Ends the task that serves the client, which may be stuck in a write."""
-        self.interrupt: Callable[[], object] | None = None
-        """Ends what that task waits for before there is anything to read."""
-        self.relay: Callable[[Frame], bool] | None = None
-        """Hands on a frame at once, if it can, while the task that serves the client waits."""
-        self.on_end: Callable[[], object] | None = None
-        """Called when the last attempt has ended, before any client has been told."""
+        self.heard_at = self.control_at = time.monotonic()
         self._buffer_bytes = buffer_bytes
-        self._buffered = 0
-        self._waiter: asyncio.Future[None] | None = None
 
     def take(self, author: str, frame: Frame) -> None:
         """Take in one frame as it arrives."""
@@ -81,11 +83,12 @@ class Answer:
     def drain(self) -> list[Frame]:
         """Return the frames that have come since the last call."""
         drained = list(self.frames)
-        self.frames.clear()
-        last = next((each for each in reversed(drained) if not each.is_terminal), None)
-        if last is not None:
-            self.next_seq = last.seq + 1
-        self._buffered = 0
+        if drained:
+            self.frames.clear()
+            last = next((each for each in reversed(drained) if not each.is_terminal), None)
+            if last is not None:
+                self.next_seq = last.seq + 1
+            self._buffered = 0
         return drained
 
     def _keep(self, frames: list[Frame]) -> None:
@@ -159,8 +162,9 @@ class Answer:
 
     def _drop_void(self, after_seq: int) -> None:
         """Drop what has not come out and no longer counts, as an attempt begins after it."""
-        counts = [each for each in self.frames if each.seq <= after_seq and not each.is_terminal]
-        self.frames = deque(counts)
+        if self.frames:
+            kept = [each for each in self.frames if each.seq <= after_seq and not each.is_terminal]
+            self.frames = deque(kept)
 
 
 def text_of(frame: Frame) -> bytes:

@@ -32,8 +32,9 @@ ENSURE_DEADLINE_S = 5.0
 EXECUTE_DEADLINE_S = 5.0
 LOADING_LOOK_AGAIN_S = 10.0
 """A load whose order was lost is asked for again after so long."""
-PASSED_OVER = (errors.RefusedError, errors.NoRespondersError, errors.DeadlineExceededError)
-"""What a neuron answers that another one may not."""
+PASSED_OVER = (errors.RefusedError, errors.UnavailableError, errors.DeadlineExceededError)
+"""What a neuron answers that another one may not: it will not, it is ending or cannot be reached,
+or it says nothing."""
 
 
 @dataclass(slots=True)
@@ -158,13 +159,17 @@ class Dispatcher:
             course.queue_s += time.monotonic() - began
 
     async def _try(self, work: Work, answer: Answer, course: Course) -> float:
-        """Ask every neuron that the scheduler names.
+        """Ask every neuron that a decision at hand, or else the scheduler, names.
 
         Returns -1 when one has accepted, else after how many seconds to try again although nothing
         has been heard; 0 for never.
         """
-        if await self._try_leased(work, answer, course):
-            return -1
+        leased = None if course.has_failed else self.leases.use(work, time.monotonic())
+        if leased is not None:
+            decision, targets = leased
+            if await self._offer(work, answer, course, decision.decision_id, targets):
+                return -1
+            self.leases.drop(decision)
         try:
             decision = await self._schedule(work, course)
         except errors.NoCapacityError:
@@ -183,17 +188,6 @@ class Dispatcher:
         self.leases.drop(decision)
         return 0
 
-    async def _try_leased(self, work: Work, answer: Answer, course: Course) -> bool:
-        """Ask the neurons of a decision that is at hand; return whether one has accepted."""
-        leased = None if course.has_failed else self.leases.use(work, time.monotonic())
-        if leased is None:
-            return False
-        decision, targets = leased
-        if await self._offer(work, answer, course, decision.decision_id, targets):
-            return True
-        self.leases.drop(decision)
-        return False
-
     async def _offer(
         self,
         work: Work,
@@ -205,14 +199,39 @@ class Dispatcher:
         """Ask `targets` in turn; return whether one has accepted."""
         course.decision_id = decision_id
         for target in targets:
-            try:
-                await self._execute(work, answer, course, target)
-            except PASSED_OVER as error:
-                self._outcomes.refused(target.neuron_id, work.model)
-                _log.debug("passed_over", extra={"neuron": target.neuron_id, "code": error.code})
-            else:
+            author = encode_token(target.neuron_id)
+            order = await self._attempts.begin(work, answer, author, decision_id, course.onward)
+            if order is None:
+                current = answer.fold.current
+                course.neuron_id = decode_token(current.author) if current else ""
+                answer.is_accepted = True
                 return True
+            try:
+                await self._bus.request(
+                    subjects.EXECUTE, order, deadline_s=EXECUTE_DEADLINE_S, neuron=author
+                )
+            except asyncio.CancelledError:
+                # It may have accepted: one that has not will remember not to.
+                self.cancel(work, answer, "client_gone")
+                raise
+            except PASSED_OVER as error:
+                self._pass_over(work, answer, target, error)
+                continue
+            self._fleet.took(target.neuron_id, work.model)
+            course.neuron_id = target.neuron_id
+            answer.is_accepted = True
+            answer.heard_at = time.monotonic()
+            return True
         return False
+
+    def _pass_over(
+        self, work: Work, answer: Answer, target: Target, error: errors.HelexaError
+    ) -> None:
+        if isinstance(error, errors.DeadlineExceededError):
+            # It may have accepted and been unable to say so.
+            self.cancel(work, answer, "no_reply")
+        self._outcomes.refused(target.neuron_id, work.model)
+        _log.debug("passed_over", extra={"neuron": target.neuron_id, "code": error.code})
 
     async def _schedule(self, work: Work, course: Course) -> RoutingDecision:
         order, partial = work.order, course.onward.partial
@@ -234,36 +253,6 @@ class Dispatcher:
         if decision.mode == "sharded":
             raise errors.UnsupportedError("Models split over several hosts are not supported yet.")
         return decision
-
-    async def _execute(self, work: Work, answer: Answer, course: Course, target: Target) -> None:
-        author = encode_token(target.neuron_id)
-        request = await self._attempts.begin(
-            work, answer, author, course.decision_id, course.onward
-        )
-        if request is None:
-            current = answer.fold.current
-            course.neuron_id = decode_token(current.author) if current else ""
-            answer.is_accepted = True
-            return
-        try:
-            await self._bus.request(
-                subjects.EXECUTE, request, deadline_s=EXECUTE_DEADLINE_S, neuron=author
-            )
-        except asyncio.CancelledError:
-            # It may have accepted: one that has not will remember not to.
-            self.cancel(work, answer, "client_gone")
-            raise
-        except errors.DeadlineExceededError:
-            # It may have accepted and been unable to say so.
-            self.cancel(work, answer, "no_reply")
-            raise
-        except errors.UnavailableError as error:
-            # Nobody was asked, as long as the connection is away, or the neuron is ending.
-            raise errors.RefusedError("the neuron cannot be asked") from error
-        self._fleet.took(target.neuron_id, work.model)
-        course.neuron_id = target.neuron_id
-        answer.is_accepted = True
-        answer.heard_at = time.monotonic()
 
     async def _ensure(self, work: Work) -> None:
         waiting = self._lines.depth(work.model)

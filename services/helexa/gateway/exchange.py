@@ -4,6 +4,7 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable
 
 from helexa.gateway.answer import Answer
 from helexa.gateway.assemble import Assembly
@@ -56,18 +57,19 @@ class Exchange:
             on_pulse=self._care,
             transcript=self._transcript if work.order.stream else None,
         )
-        self._watch: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Serve the request to its end. The client always gets an answer, unless it left."""
         task = asyncio.current_task()
         self.answer.cut = task.cancel if task else None
-        self._watch = asyncio.ensure_future(self._incoming.left())
-        self._watch.add_done_callback(lambda _: self.answer.hang_up())
+        self._incoming.watch(self.answer.hang_up)
         self._desk.inbox.open(self.answer)
         try:
             await self._hold()
-            await self._serve_until_left()
+            try:
+                await self._serve()
+            except ClientGoneError:
+                await self._go_on_alone()
         except HelexaError as error:
             await self._fail(error)
         except asyncio.CancelledError:
@@ -76,7 +78,7 @@ class Exchange:
                 raise
             self._incoming.report.code = "client_too_slow"
         finally:
-            self._watch.cancel()
+            self._incoming.unwatch()
             self._desk.dispatcher.release(self._course)
             self._desk.inbox.close(self.answer)
             self._desk.bulk.forget(self._work, is_answered=self._reading.is_complete)
@@ -90,20 +92,6 @@ class Exchange:
         if not self._work.is_bulk:
             await self._desk.authority.hold(self._work.caller, self._work.claim)
             self._work.is_held = True
-
-    async def _serve_until_left(self) -> None:
-        try:
-            await self._serve()
-        except ClientGoneError:
-            self._incoming.report.client_gone = True
-            self.answer.client_gone = False
-            if self._is_owner and not self._work.resumable:
-                if self.answer.is_accepted:
-                    self._desk.dispatcher.cancel(self._work, self.answer, "client_gone")
-                    await self._last_words()
-                return
-            self._reading.sink = NoSink()
-            await self._serve()
 
     async def _serve(self) -> None:
         """Place and read the request until it is answered or cannot be."""
@@ -126,6 +114,18 @@ class Exchange:
             if step is Step.FAIL:
                 raise error
 
+    async def _go_on_alone(self) -> None:
+        """Do what is left to do when the client is gone."""
+        self._incoming.report.client_gone = True
+        self.answer.client_gone = False
+        if self._is_owner and not self._work.resumable:
+            if self.answer.is_accepted:
+                self._desk.dispatcher.cancel(self._work, self.answer, "client_gone")
+                await self._last_words()
+            return
+        self._reading.sink = NoSink()
+        await self._serve()
+
     async def _place(self) -> None:
         """Return when a neuron has accepted.
 
@@ -135,7 +135,7 @@ class Exchange:
             HelexaError: as `Dispatcher.place`.
         """
         if self._course.onward.partial is None:
-            await self._place_patiently()
+            await self._placing()
         else:
             await self._place_in_time()
         self._is_placed = True
@@ -145,19 +145,19 @@ class Exchange:
     async def _place_in_time(self) -> None:
         try:
             async with asyncio.timeout(self._desk.limits.go_on_s):
-                await self._place_patiently()
+                await self._placing()
         except (TimeoutError, HelexaError) as error:
             raise StreamInterruptedError(
                 "The host that answered is gone, and no other could go on with the answer."
             ) from error
 
-    async def _place_patiently(self) -> None:
-        """Return when a neuron has accepted; meanwhile a client that waits hears heartbeats."""
+    def _placing(self) -> Awaitable[None]:
+        """Return what ends when a neuron has accepted; meanwhile its client hears heartbeats."""
         pulse_s = self._desk.limits.heartbeat_s / PULSES_A_HEARTBEAT
         # A failure of the first second is still an HTTP status.
         patience_s = pulse_s if self._incoming.began else self._desk.limits.heartbeat_s
         placing = self._lane().place(self._work, self.answer, self._course)
-        await cut_short(placing, self.answer, Beats(self._reading.sink, patience_s, pulse_s))
+        return cut_short(placing, self.answer, Beats(self._reading.sink, patience_s, pulse_s))
 
     def _lane(self) -> Dispatcher | BulkDesk:
         """Return who places the next attempt."""

@@ -5,7 +5,7 @@ import json
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs
 
@@ -125,11 +125,15 @@ class Incoming(ABC):
         """
 
     @abstractmethod
-    def left(self) -> Awaitable[None]:
-        """Return what is done when the client has closed the connection.
+    def watch(self, on_left: Callable[[], object]) -> None:
+        """Call `on_left` when the client closes the connection, or soon if it has.
 
         The body must have been read.
         """
+
+    @abstractmethod
+    def unwatch(self) -> None:
+        """Call it no more."""
 
     @abstractmethod
     async def begin(

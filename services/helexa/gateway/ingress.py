@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """Where requests come from: any path by ASGI, and the few that are hot without it."""
 
+import asyncio
 import time
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ class AsgiIncoming(Incoming):
 
     receive: Receive
     send: Send
+    watching: asyncio.Task[None] | None = None
 
     @classmethod
     def read(cls, scope: Scope, receive: Receive, send: Send, request_id: str) -> "AsgiIncoming":
@@ -58,7 +60,16 @@ class AsgiIncoming(Incoming):
                 return b"".join(parts)
 
     @override
-    async def left(self) -> None:
+    def watch(self, on_left: Callable[[], object]) -> None:
+        self.watching = asyncio.ensure_future(self._left())
+        self.watching.add_done_callback(lambda task: task.cancelled() or on_left())
+
+    @override
+    def unwatch(self) -> None:
+        if self.watching is not None:
+            self.watching.cancel()
+
+    async def _left(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
             pass
 
@@ -117,8 +128,12 @@ class DirectIncoming(Incoming):
         return data
 
     @override
-    def left(self) -> Awaitable[None]:
-        return self.request.left()
+    def watch(self, on_left: Callable[[], object]) -> None:
+        self.request.watch(on_left)
+
+    @override
+    def unwatch(self) -> None:
+        self.request.watch(None)
 
     @override
     async def begin(

@@ -58,19 +58,23 @@ class Leases:
         """Return a decision that serves `work` too, and its targets in the order for it."""
         if not self._held or not _may_share(work):
             return None
-        for is_any in (True, False):
-            key = _key(work, is_any=is_any)
-            held = self._held.get(key)
-            if held is None:
-                continue
-            if held.uses == 0 or now >= held.ends_at:
-                del self._held[key]
-            elif _fits(work, held):
-                held.uses -= 1
-                held.turn = (held.turn + 1) % held.alike
-                self._told.append((held.decision.decision_id, work.request_id))
-                return held.decision, _turned(held.decision.targets, held.turn, held.alike)
-        return None
+        held = self._find(work, now, is_any=True) or self._find(work, now, is_any=False)
+        if held is None:
+            return None
+        held.uses -= 1
+        held.turn = (held.turn + 1) % held.alike
+        self._told.append((held.decision.decision_id, work.request_id))
+        return held.decision, _turned(held.decision.targets, held.turn, held.alike)
+
+    def _find(self, work: Work, now: float, *, is_any: bool) -> _Held | None:
+        key = _key(work, is_any=is_any)
+        held = self._held.get(key)
+        if held is None:
+            return None
+        if held.uses == 0 or now >= held.ends_at:
+            del self._held[key]
+            return None
+        return held if _fits(work, held) else None
 
     @property
     def held(self) -> int:

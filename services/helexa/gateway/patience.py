@@ -3,7 +3,6 @@
 
 import asyncio
 from collections.abc import Coroutine
-from types import TracebackType
 
 from helexa.gateway.answer import Answer
 from helexa.gateway.http import ClientGoneError
@@ -24,22 +23,17 @@ class Beats:
         self._timer: asyncio.TimerHandle | None = None
         self._beating: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> None:
+    def begin(self) -> None:
         """Begin to wait for the first beat."""
         self._timer = asyncio.get_running_loop().call_later(self._first_s, self._begin)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Beat no more; nothing is being written when this returns."""
+    def end(self) -> asyncio.Task[None] | None:
+        """Beat no more. When what is returned is done, nothing is being written."""
         if self._timer is not None:
             self._timer.cancel()
         if self._beating is not None:
             self._beating.cancel()
-            await asyncio.gather(self._beating, return_exceptions=True)
+        return self._beating
 
     def _begin(self) -> None:
         self._beating = asyncio.create_task(self._beat(), name="beats")
@@ -60,9 +54,9 @@ async def cut_short(work: Coroutine[None, None, None], answer: Answer, beats: Be
     _raise_reason(answer, work)
     task = asyncio.current_task()
     answer.interrupt = task.cancel if task is not None else None
+    beats.begin()
     try:
-        async with beats:
-            await work
+        await work
     except asyncio.CancelledError:
         # Somebody else may want this task to end too.
         if answer.has_reason_to_stop and (task is None or not task.uncancel()):
@@ -70,6 +64,9 @@ async def cut_short(work: Coroutine[None, None, None], answer: Answer, beats: Be
         raise
     finally:
         answer.interrupt = None
+        beating = beats.end()
+        if beating is not None:
+            await asyncio.wait({beating})
 
 
 def _raise_reason(answer: Answer, work: Coroutine[None, None, None] | None) -> None:

@@ -3,7 +3,7 @@
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from helexa.gateway.answer import Answer, events_in, text_of
 from helexa.gateway.continuation import Transcript
@@ -19,7 +19,14 @@ from helexa.protocol.errors import (
     StreamInterruptedError,
     from_reply,
 )
-from helexa.protocol.frames import Frame, FrameKind, read_done_usage, read_error, read_last_part
+from helexa.protocol.frames import (
+    TERMINAL,
+    Frame,
+    FrameKind,
+    read_done_usage,
+    read_error,
+    read_last_part,
+)
 from helexa.protocol.messages.execution import TokenUsage
 from helexa.protocol.messages.usage import read_usage
 from helexa.protocol.naming import decode_token
@@ -126,6 +133,9 @@ class Reading:
 
     async def _carry(self, frames: list[Frame]) -> Frame | None:
         """Hand on what is content, and return the terminal frame if there is one."""
+        last = frames[-1]
+        if len(frames) == 1 and last.kind in TERMINAL:
+            return last
         content = [frame for frame in frames if frame.kind in CONTENT]
         if content:
             if self.first_token_at is None:
@@ -137,7 +147,7 @@ class Reading:
             await self.sink.take(content)
         else:
             await self.sink.beat()
-        return frames[-1] if frames[-1].is_terminal else None
+        return last if last.kind in TERMINAL else None
 
     async def _end(self, frame: Frame) -> HelexaError | None:
         if frame.kind == FrameKind.ERROR:
@@ -146,7 +156,9 @@ class Reading:
         self.usage = read_done_usage(frame)
         part = read_last_part(frame)
         if part:
-            await self._carry([replace(frame, kind=FrameKind.BODY, payload=(part,))])
+            await self._carry(
+                [Frame(frame.attempt, frame.seq, frame.first_event, FrameKind.BODY, (part,))]
+            )
         await self.sink.finish(self.usage)
         self.is_complete = True
         return None

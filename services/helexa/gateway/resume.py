@@ -154,8 +154,7 @@ class Resumption:
         answer.needs_owner = True
         task = asyncio.current_task()
         answer.cut = task.cancel if task else None
-        watch = asyncio.ensure_future(incoming.left())
-        watch.add_done_callback(lambda _: answer.hang_up())
+        incoming.watch(answer.hang_up)
         try:
             error = await reading.run()
             while error is not None and await self._is_mended(error, sink):
@@ -173,7 +172,7 @@ class Resumption:
                 await self._tell_others(error)
                 await sink.fail(error)
         finally:
-            watch.cancel()
+            incoming.unwatch()
 
     def _take(self, author: str, data: bytes) -> None:
         if self._live is not None:

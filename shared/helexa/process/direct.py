@@ -53,9 +53,10 @@ class DirectRequest:
     """uvicorn sets it at the end of a connection; nobody waits for it here."""
 
     __slots__ = (
-        "_defaults", "_expects", "_flow", "_has_more", "_head", "_is_chunked", "_is_old", "_left",
-        "_on_answered", "_parts", "_reader", "_room", "_size", "_transport", "disconnected",
-        "headers", "is_owed", "keep_alive", "path", "response_complete", "response_started",
+        "_defaults", "_expects", "_flow", "_has_more", "_head", "_is_chunked", "_is_old",
+        "_on_answered", "_on_left", "_parts", "_reader", "_room", "_size", "_transport",
+        "disconnected", "headers", "is_owed", "keep_alive", "path", "response_complete",
+        "response_started",
     )  # fmt: skip
 
     def __init__(
@@ -92,7 +93,7 @@ class DirectRequest:
         self._room = HIGH_WATER_LIMIT
         self._has_more = True
         self._reader: asyncio.Future[None] | None = None
-        self._left: asyncio.Future[None] | None = None
+        self._on_left: Callable[[], object] | None = None
 
     def set_terms(self, *, keep_alive: bool, is_old: bool, expects: bool, is_owed: bool) -> None:
         """Note what goes with the request.
@@ -137,8 +138,7 @@ class DirectRequest:
         if not self.response_complete:
             self.disconnected = True
         self._wake()
-        if self._left is not None and not self._left.done():
-            self._left.set_result(None)
+        self._leave()
 
     async def body(self, limit: int) -> bytes:
         """Return the body, or what has come of it when that is more than `limit` bytes.
@@ -164,13 +164,11 @@ class DirectRequest:
     def _is_read(self, limit: int) -> bool:
         return not self._has_more or self._size > limit or self.disconnected
 
-    def left(self) -> asyncio.Future[None]:
-        """Return what is done when the client has closed the connection before its answer."""
-        if self._left is None:
-            self._left = asyncio.get_running_loop().create_future()
-            if self.disconnected:
-                self._left.set_result(None)
-        return self._left
+    def watch(self, on_left: Callable[[], object] | None) -> None:
+        """Call `on_left` when the client closes the connection before its answer."""
+        self._on_left = on_left
+        if self.disconnected and on_left is not None:
+            asyncio.get_running_loop().call_soon(self._leave)
 
     def start(self, status: int, headers: bytes, length: int | None = None) -> None:
         """Begin the answer; it leaves with the first piece.
@@ -234,6 +232,11 @@ class DirectRequest:
             self.start(HTTPStatus.INTERNAL_SERVER_ERROR, b"", 0)
             self._transport.write(self._head)
         self._end()
+
+    def _leave(self) -> None:
+        on_left, self._on_left = self._on_left, None
+        if on_left is not None:
+            on_left()
 
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():
