@@ -11,7 +11,7 @@ from datetime import datetime
 import pytest
 
 from helexa.bus.context import REQUEST_ID
-from helexa.process.logs import JsonFormatter
+from helexa.process.logs import FrequentEvent, JsonFormatter
 
 
 def record(event: str, **extra: object) -> logging.LogRecord:
@@ -226,6 +226,53 @@ def test_a_process_that_nobody_listens_to_goes_on() -> None:
     os.close(writer)
 
     assert (done.returncode, done.stdout) == (0, b"lives\n")
+
+
+def test_a_frequent_event_has_the_line_that_any_other_has() -> None:
+    code, lines = run_program("""
+from helexa.bus.context import REQUEST_ID
+from helexa.process.logs import FrequentEvent
+
+async def main():
+    log, facts = logging.getLogger("x"), {"ms": 1.5, "neuron": "n", "odd": object, "none": None}
+    REQUEST_ID.set("gw.1")
+    log.info("done", extra=facts)
+    FrequentEvent(log, "done").tell(facts)
+    REQUEST_ID.set("")
+    log.info("done")
+    FrequentEvent(log, "done").tell({})
+
+asyncio.run(main())
+""")
+
+    assert code == 0, lines
+    told = [line.partition('","level"')[2] for line in lines]
+    assert (told[0], told[2]) == (told[1], told[3])
+    assert json.loads(lines[1])["request_id"] == "gw.1"
+    assert len(told) == 4
+
+
+def test_a_frequent_event_is_told_only_where_its_log_is_heard() -> None:
+    code, lines = run_program("""
+from helexa.process.logs import FrequentEvent
+
+logging.getLogger("quiet").setLevel("WARNING")
+FrequentEvent(logging.getLogger("quiet.part"), "quiet").tell({})
+FrequentEvent(logging.getLogger("loud"), "loud").tell({})
+""")
+
+    assert (code, events(lines)) == (0, ["loud"])
+
+
+def test_other_handlers_get_the_record_of_a_frequent_event(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    FrequentEvent(logging.getLogger("kitchen"), "served").tell({"tokens": 3})
+
+    [made] = caplog.records
+    assert (made.getMessage(), vars(made)["tokens"]) == ("served", 3)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ import logging
 from collections.abc import Callable
 
 from helexa.gateway.http import Incoming, Report
+from helexa.process.logs import FrequentEvent
 from helexa.process.metrics import Metrics
 
-_log = logging.getLogger(__name__)
+_request_done = FrequentEvent(logging.getLogger(__name__), "request_done")
 
 _SAID = (
     "code",
@@ -75,7 +76,7 @@ class Numbers:
             self._queue_wait.labels(report.model, report.priority).observe(report.queue_s)
         if report.attempts:
             self._count_answer(report)
-        _log.info("request_done", extra=_line(report, elapsed_s))
+        _request_done.tell(_line(report, elapsed_s))
 
     def _count_answer(self, report: Report) -> None:
         self._attempts.inc(report.attempts)
