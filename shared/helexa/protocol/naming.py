@@ -33,26 +33,27 @@ def is_token(text: str) -> bool:
 def random_id(bits: int = 128) -> str:
     """Return a lower-case random id of at least `bits` bits; nobody can guess one from another."""
     wanted = -(-bits // _BITS_A_CHARACTER)
-    text = _piece()
-    while len(text) < wanted:
-        text += _piece()
-    return text[:wanted]
-
-
-def _piece() -> str:
-    # Asking the system for each one, and encoding it, took longer than sending a request.
+    text = ""
     while True:
+        # Asking the system for each piece, and encoding it, took longer than sending a request.
         try:
-            return _pieces.pop()
+            text += _pieces.pop()
         except IndexError:
-            text = os.urandom(_PIECE * _PIECES).translate(_LETTERS).decode()
-            _pieces.extend(text[at : at + _PIECE] for at in range(0, len(text), _PIECE))
+            _make_pieces()
+        else:
+            if len(text) >= wanted:
+                return text[:wanted]
+
+
+def _make_pieces() -> None:
+    text = os.urandom(_PIECE * _PIECES).translate(_LETTERS).decode()
+    _pieces.extend(text[at : at + _PIECE] for at in range(0, len(text), _PIECE))
 
 
 _BITS_A_CHARACTER = 5
 _PIECE = 26
 """Characters of 130 random bits."""
-_PIECES = 64
+_PIECES = 256
 _LETTERS = b"abcdefghijklmnopqrstuvwxyz234567" * 8
 """The letter for each byte: base 32, evenly."""
 _pieces: list[str] = []
