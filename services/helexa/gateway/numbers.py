@@ -3,10 +3,12 @@
 
 import logging
 from collections.abc import Callable
+from operator import attrgetter
 
 from helexa.gateway.http import Incoming, Report
 from helexa.process.logs import FrequentEvent
 from helexa.process.metrics import Metrics
+from helexa.process.tallies import Count, Spread
 
 _request_done = FrequentEvent(logging.getLogger(__name__), "request_done")
 
@@ -25,6 +27,10 @@ _SAID = (
     "decision",
 )
 """What the closing line says of a report where there is something to say."""
+_said_by = attrgetter(*_SAID)
+_TOKENS = ("input", "output", "cached", "reasoning")
+_tokens_of = attrgetter("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
+"""The counts of `_TOKENS` in a report."""
 
 
 class Numbers:
@@ -43,18 +49,21 @@ class Numbers:
         )
         self._overhead = metrics.histogram(
             "overhead_seconds", "From arrival to a neuron's acceptance, without waiting for room"
-        )
+        ).labels()
         self._queue_wait = metrics.histogram(
             "queue_wait_seconds", "Waiting for room", "model", "priority"
         )
         self._queue_depth = metrics.gauge("queue_depth", "Requests that wait for room", "model")
         self._tokens = metrics.counter("tokens", "Tokens that were used", "type", "model")
-        self._attempts = metrics.counter("attempts", "Neurons that were asked")
+        self._attempts = metrics.counter("attempts", "Neurons that were asked").labels()
         self._inflight = 0
         inflight = metrics.gauge("inflight_requests", "Requests being served")
         inflight.set_function(lambda: self._inflight)
         self._ignored = metrics.counter("frames_ignored", "Frames that did not count")
         self._gone = metrics.counter("clients_gone", "Clients that left before the end", "route")
+
+        self._by_outcome: dict[tuple[str, str, int], tuple[Count, Spread]] = {}
+        self._by_model: dict[tuple[str, str], tuple[Spread, Spread]] = {}
 
     def began(self) -> None:
         """Count a request that is being served."""
@@ -68,29 +77,45 @@ class Numbers:
         """Count a request that has ended, and write its line."""
         report, elapsed_s = incoming.report, incoming.elapsed_s
         self._inflight -= 1
-        self._requests.labels(report.route, report.model, str(report.status)).inc()
-        self._duration.labels(report.route, report.model).observe(elapsed_s)
+        requests, duration = self._of_outcome(report.route, report.model, report.status)
+        requests.inc()
+        duration.observe(elapsed_s)
         if report.client_gone:
             self._gone.labels(report.route).inc()
-        if report.attempts or report.queue_s:
-            self._queue_wait.labels(report.model, report.priority).observe(report.queue_s)
         if report.attempts:
             self._count_answer(report)
+        elif report.queue_s:
+            self._queue_wait.labels(report.model, report.priority).observe(report.queue_s)
         _request_done.tell(_line(report, elapsed_s))
 
+    def _of_outcome(self, route: str, model: str, status: int) -> tuple[Count, Spread]:
+        """Return the numbers of what ended so. They are looked up once, not for each request."""
+        found = self._by_outcome.get((route, model, status))
+        if found is None:
+            found = self._by_outcome[route, model, status] = (
+                self._requests.labels(route, model, str(status)),
+                self._duration.labels(route, model),
+            )
+        return found
+
     def _count_answer(self, report: Report) -> None:
+        key = (report.model, report.priority)
+        found = self._by_model.get(key)
+        if found is None:
+            found = self._by_model[key] = (
+                self._queue_wait.labels(*key),
+                self._first_token.labels(report.model),
+            )
+        queue_wait, first_token = found
+        queue_wait.observe(report.queue_s)
         self._attempts.inc(report.attempts)
-        self._ignored.inc(report.ignored_frames)
+        if report.ignored_frames:
+            self._ignored.inc(report.ignored_frames)
         if report.accepted_s is not None:
             self._overhead.observe(max(0.0, report.accepted_s - report.queue_s))
         if report.first_token_s is not None:
-            self._first_token.labels(report.model).observe(report.first_token_s)
-        for kind, count in (
-            ("input", report.prompt_tokens),
-            ("output", report.completion_tokens),
-            ("cached", report.cached_tokens),
-            ("reasoning", report.reasoning_tokens),
-        ):
+            first_token.observe(report.first_token_s)
+        for kind, count in zip(_TOKENS, _tokens_of(report), strict=True):
             if count:
                 self._tokens.labels(kind, report.model).inc(count)
 
@@ -106,7 +131,5 @@ def _line(report: Report, elapsed_s: float) -> dict[str, object]:
         line["first_token_ms"] = round(report.first_token_s * 1000, 1)
     if report.queue_s:
         line["queue_ms"] = round(report.queue_s * 1000, 1)
-    for name in _SAID:
-        if value := getattr(report, name):
-            line[name] = value
+    line |= {name: value for name, value in zip(_SAID, _said_by(report), strict=True) if value}
     return line
