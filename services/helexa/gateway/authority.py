@@ -6,7 +6,7 @@ import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from helexa.gateway.settings import GatewaySettings
 from helexa.process.settings import SocketAddress
@@ -35,8 +35,13 @@ class Caller:
     """Whether it may go before others by saying that it is urgent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+ANYBODY = Caller()
+"""Who asks a gateway that has no keys."""
+STRANGER = Caller(yields=True, may_claim_priority=False)
+"""Who has no key where others have one."""
+
+
+class Claim(NamedTuple):
     """What a request may cost at most."""
 
     request_id: str
@@ -73,13 +78,13 @@ class SettingsAuthority:
 
     def __init__(self, digests: tuple[str, ...], *, is_open: bool) -> None:
         """Accept the keys with these digests, and anybody where `is_open`."""
-        self._digests = frozenset(digests)
+        self._callers = {digest: Caller(account=digest) for digest in digests}
         self.is_open = is_open
 
     def authorise(self, key: str | None) -> Caller:
         """Return whose key this is. An open gateway knows its keys, and lets in anybody else."""
-        if self.is_open and not self._digests:
-            return Caller()
+        if self.is_open and not self._callers:
+            return ANYBODY
         if key is None and not self.is_open:
             raise UnauthorizedError(
                 "No API key was given. Send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'."
@@ -87,10 +92,11 @@ class SettingsAuthority:
         digest = hashlib.sha256((key or "").encode()).hexdigest()
         # A look-up, whose time may tell something of a digest, and not a comparison with every one
         # in constant time: a digest does not lead to its key, which is long and random.
-        if digest in self._digests:
-            return Caller(account=digest)
+        caller = self._callers.get(digest)
+        if caller is not None:
+            return caller
         if self.is_open:
-            return Caller(yields=True, may_claim_priority=False)
+            return STRANGER
         raise UnauthorizedError("The API key is not known here.")
 
     async def hold(self, caller: Caller, claim: Claim) -> None:

@@ -3,7 +3,6 @@
 
 import json
 from dataclasses import dataclass, field
-from hashlib import blake2b
 
 from helexa.gateway.fields import ARRAY, OBJECT, STRING, Fields, bad, unsupported, wrong_type
 from helexa.protocol.errors import BadRequestError
@@ -32,32 +31,33 @@ class Conversation:
     """A chat's messages and what they need."""
 
     messages: list[Fields] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    """Every text in them."""
+    leading: int | None = None
+    """How many of the texts come up to the first user message; `None`: all of them."""
     needs: set[str] = field(default_factory=set)
-    text_bytes: int = 0
     images: int = 0
-    _prefix: list[str] = field(default_factory=list)
 
-    @property
-    def prompt_tokens(self) -> int:
-        """An estimate."""
+    def count_tokens(self) -> int:
+        """Return an estimate of the prompt's tokens."""
+        if all(map(str.isascii, self.texts)):
+            size = sum(map(len, self.texts))
+        else:
+            size = sum(len(text.encode(errors="replace")) for text in self.texts)
         overhead = MESSAGE_TOKENS * len(self.messages) + IMAGE_TOKENS * self.images
-        return self.text_bytes // BYTES_PER_TOKEN + overhead
+        return size // BYTES_PER_TOKEN + overhead
 
-    @property
-    def prefix_hash(self) -> str:
-        """Digest of everything up to the first user message: the same over a chat's turns."""
-        leading = "\0".join(self._prefix)[:PREFIX_BYTES]
-        return blake2b(leading.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    def beginning(self) -> bytes:
+        """Return the first of everything up to the first user message.
 
-    def add_text(self, text: str, *, leads: bool) -> None:
-        """Count a piece of text."""
-        self.text_bytes += len(text) if text.isascii() else len(text.encode(errors="replace"))
-        if leads:
-            self._prefix.append(text)
+        It is the same over a chat's turns.
+        """
+        text = "\0".join(self.texts[: self.leading])
+        return text[:PREFIX_BYTES].encode("utf-8", "surrogatepass")
 
 
 def read_messages(value: object) -> Conversation:
-    """Return the conversation in a body's `messages`.
+    """Return the conversation in a body's `messages`, whose parts are changed in their place.
 
     Raises:
         BadRequestError: a message is not one; `param` names it.
@@ -66,71 +66,59 @@ def read_messages(value: object) -> Conversation:
         bad("messages", "'messages' is required.")
     if not value:
         bad("messages", "'messages' must hold at least one message.")
-    made = Conversation()
-    leads = True
-    for position, each in enumerate(value):
-        message = _read_message(made, each, f"messages[{position}]", leads=leads)
-        made.messages.append(message)
-        leads = leads and message["role"] == "system"
+    made = Conversation(value)
+    for position, message in enumerate(value):
+        role = _read_message(made, message, position)
+        if made.leading is None and role != "system":
+            made.leading = len(made.texts)
     return made
 
 
-def _read_message(made: Conversation, value: object, where: str, *, leads: bool) -> Fields:
-    if not isinstance(value, dict):
-        wrong_type(where, OBJECT, value)
-    message: Fields = dict(value)
+def _read_message(made: Conversation, message: object, position: int) -> str:
+    """Take in a message, and return its role."""
+    if not isinstance(message, dict):
+        wrong_type(f"messages[{position}]", OBJECT, message)
     asked = message.get("role")
-    role = ROLES.get(asked) if isinstance(asked, str) else None
-    if role is None:
+    if type(asked) is not str or asked not in ROLES:
         known = ", ".join(ROLES)
-        bad(f"{where}.role", f"{asked!r} is not a role; there are: {known}.")
-    message["role"] = role
-    if message.get("tool_calls") is not None:
-        message["tool_calls"] = _read_tool_calls(message["tool_calls"], f"{where}.tool_calls")
-    else:
-        message.pop("tool_calls", None)
-    message["content"] = _read_content(made, message, f"{where}.content", leads=leads)
-    return message
-
-
-def _read_content(made: Conversation, message: Fields, where: str, *, leads: bool) -> object:
+        bad(f"messages[{position}].role", f"{asked!r} is not a role; there are: {known}.")
+    role = message["role"] = ROLES[asked]
+    if "tool_calls" in message:
+        _read_tool_calls(message, f"messages[{position}].tool_calls")
     content = message.get("content")
-    if content is None:
-        return None if "tool_calls" in message else ""
-    if isinstance(content, str):
-        made.add_text(content, leads=leads)
-        return content
-    if not isinstance(content, list):
-        wrong_type(where, f"{STRING} or {ARRAY}", content)
-    return [
-        _read_part(made, part, f"{where}[{position}]", leads=leads)
-        for position, part in enumerate(content)
-    ]
+    if type(content) is str:
+        made.texts.append(content)
+    elif content is None:
+        message["content"] = None if "tool_calls" in message else ""
+    elif isinstance(content, list):
+        for number, part in enumerate(content):
+            _read_part(made, part, f"messages[{position}].content[{number}]")
+    else:
+        wrong_type(f"messages[{position}].content", f"{STRING} or {ARRAY}", content)
+    return role
 
 
-def _read_part(made: Conversation, value: object, where: str, *, leads: bool) -> Fields:
-    if not isinstance(value, dict):
-        wrong_type(where, OBJECT, value)
-    part: Fields = dict(value)
+def _read_part(made: Conversation, part: object, where: str) -> None:
+    if not isinstance(part, dict):
+        wrong_type(where, OBJECT, part)
     kind = part.get("type")
     if not isinstance(kind, str):
         bad(f"{where}.type", "Each part of a message's content has a 'type'.")
     if kind in TEXT_PARTS:
-        _read_text(made, part, where, leads=leads)
+        _read_text(made, part, where)
     elif kind.endswith("_url"):
         _read_media(made, part, kind, where)
     elif kind == "input_audio":
         made.needs.add(Workload.AUDIO)
     elif kind in ("file", "input_file", "input_image"):
         unsupported(f"{where}.type", f"Parts of type {kind!r} cannot be read here.")
-    return part
 
 
-def _read_text(made: Conversation, part: Fields, where: str, *, leads: bool) -> None:
+def _read_text(made: Conversation, part: Fields, where: str) -> None:
     text = part.get("text")
     if not isinstance(text, str):
         wrong_type(f"{where}.text", STRING, text)
-    made.add_text(text, leads=leads)
+    made.texts.append(text)
     part["type"] = "text"
 
 
@@ -155,16 +143,16 @@ def _read_media(made: Conversation, part: Fields, kind: str, where: str) -> None
         made.images += 1
 
 
-def _read_tool_calls(value: object, where: str) -> list[Fields]:
-    if not isinstance(value, list):
-        wrong_type(where, ARRAY, value)
-    calls: list[Fields] = []
-    for position, each in enumerate(value):
-        if not isinstance(each, dict):
-            wrong_type(f"{where}[{position}]", OBJECT, each)
-        call: Fields = dict(each)
+def _read_tool_calls(message: Fields, where: str) -> None:
+    calls = message["tool_calls"]
+    if calls is None:
+        del message["tool_calls"]
+        return
+    if not isinstance(calls, list):
+        wrong_type(where, ARRAY, calls)
+    for position, call in enumerate(calls):
+        if not isinstance(call, dict):
+            wrong_type(f"{where}[{position}]", OBJECT, call)
         called = call.get("function")
         if isinstance(called, dict) and isinstance(called.get("arguments"), dict):
-            call["function"] = {**called, "arguments": json.dumps(called["arguments"])}
-        calls.append(call)
-    return calls
+            called["arguments"] = json.dumps(called["arguments"])

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """Bodies of OpenAI's requests: what is asked, what it needs, and the body for the runtime."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from hashlib import blake2b
+
+import msgspec
 
 from helexa.gateway import fields as check
 from helexa.gateway.conversation import BYTES_PER_TOKEN, PREFIX_BYTES, read_messages
@@ -16,12 +18,11 @@ from helexa.protocol.prefixes import digest_prefixes
 
 MAX_INPUTS = 2048
 NO_HINTS = UserHints()
-OWN_FIELDS = ("model", "helexa", "stream", "stream_options", FIELD)
-"""Fields that are for the gateway; it sets its own where the runtime needs them."""
+JUST_CHAT = (Workload.CHAT,)
+_STREAMING = ("stream", "stream_options", FIELD)
 
 
-@dataclass(frozen=True, slots=True)
-class Customs:
+class Customs(msgspec.Struct, frozen=True, kw_only=True):
     """What a gateway adds to a request."""
 
     default_max_tokens: int | None = None
@@ -34,8 +35,7 @@ class Customs:
     """The caller's session header."""
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(msgspec.Struct, frozen=True, kw_only=True):
     """A request that was understood."""
 
     operation: str
@@ -54,8 +54,16 @@ class Order:
     prompt_tokens: int = 0
     max_tokens: int | None = None
     choices: int = 1
-    prefix_hash: str | None = None
+    beginning: bytes | None = None
+    """What the prompt begins with, if others may begin alike."""
     hints: UserHints = NO_HINTS
+
+    @property
+    def prefix_hash(self) -> str | None:
+        """Digest of what the prompt begins with."""
+        if self.beginning is None:
+            return None
+        return blake2b(self.beginning, digest_size=16).hexdigest()
 
     def render(self, model: str, *, stream: bool) -> tuple[bytes, bytes]:
         """Return the runtime's body, and the digests of the prompt's prefixes.
@@ -81,13 +89,8 @@ def read_order(operation: str, data: bytes, customs: Customs) -> Order:
         BadRequestError: it cannot be understood; `param` names the field.
         UnsupportedError: it asks for something that does not exist here.
     """
-    fields = check.parse(data)
-    reader = {
-        Operation.CHAT: _chat,
-        Operation.COMPLETION: _completion,
-        Operation.EMBEDDING: _embedding,
-    }[operation]
-    return reader(fields, customs)
+    reader, types = _READERS[operation]
+    return reader(check.parse(data, types), customs)
 
 
 def refuse_unsupported(order: Order, workloads: set[str], config: ModelConfig | None) -> None:
@@ -102,8 +105,8 @@ def refuse_unsupported(order: Order, workloads: set[str], config: ModelConfig | 
                 f"The model {order.model!r} does not take {_NAMES.get(need, need)}.",
                 param="messages" if need in (Workload.VISION, Workload.AUDIO) else "model",
             )
-    wanted = order.fields.get("dimensions")
-    if wanted is not None:
+    if "dimensions" in order.fields:
+        wanted = order.fields["dimensions"]
         known = config.metadata.get("dimensions") if config else None
         if str(wanted) != known:
             unsupported("dimensions", "The length of this model's vectors cannot be chosen.")
@@ -119,36 +122,43 @@ _NAMES = {
 
 
 def _chat(fields: Fields, customs: Customs) -> Order:
-    check.check(fields, check.CHAT)
     talk = read_messages(fields.get("messages"))
-    for position, tool in enumerate(_list(fields, "tools")):
-        if not isinstance(tool, dict):
-            check.wrong_type(f"tools[{position}]", check.OBJECT, tool)
-    if not _list(fields, "tools"):
-        # Some runtimes refuse a choice among no tools.
-        fields.pop("tools", None)
-        if fields.get("tool_choice") in ("auto", "none"):
-            del fields["tool_choice"]
-    workload = WorkloadClass.CHAT_INTERACTIVE
+    if "tools" in fields or "tool_choice" in fields:
+        _settle_tools(fields)
+    tokens = talk.count_tokens()
+    asked = _asked(fields, customs)
+    is_bulk = asked is Priority.BULK or (asked is None and tokens > customs.bulk_prompt_tokens)
+    workload = WorkloadClass.CHAT_BULK if is_bulk else WorkloadClass.CHAT_INTERACTIVE
     if Workload.VISION in talk.needs:
         workload = WorkloadClass.VISION_CAPTION
     elif Workload.AUDIO in talk.needs:
         workload = WorkloadClass.AUDIO_TRANSCRIPTION
-    elif _is_bulk(fields, customs, talk.prompt_tokens):
-        workload = WorkloadClass.CHAT_BULK
     return _generating(
         Operation.CHAT,
-        fields | {"messages": talk.messages},
+        fields,
         customs,
-        needs=(Workload.CHAT, *sorted(talk.needs)),
+        needs=(Workload.CHAT, *sorted(talk.needs)) if talk.needs else JUST_CHAT,
         workload=workload,
-        prompt_tokens=talk.prompt_tokens,
-        prefix_hash=talk.prefix_hash,
+        priority=_priority(asked, workload),
+        prompt_tokens=tokens,
+        beginning=talk.beginning(),
     )
 
 
+def _settle_tools(fields: Fields) -> None:
+    tools = fields.get("tools")
+    if isinstance(tools, list) and tools:
+        for position, tool in enumerate(tools):
+            if not isinstance(tool, dict):
+                check.wrong_type(f"tools[{position}]", check.OBJECT, tool)
+        return
+    # Some runtimes refuse a choice among no tools.
+    fields.pop("tools", None)
+    if fields.get("tool_choice") in ("auto", "none"):
+        del fields["tool_choice"]
+
+
 def _completion(fields: Fields, customs: Customs) -> Order:
-    check.check(fields, check.COMPLETION)
     prompt = fields.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1:
         prompt = prompt[0]
@@ -163,8 +173,9 @@ def _completion(fields: Fields, customs: Customs) -> Order:
         customs,
         needs=(Workload.COMPLETION,),
         workload=WorkloadClass.COMPLETION,
+        priority=_priority(_asked(fields, customs), WorkloadClass.COMPLETION),
         prompt_tokens=len(encoded) // BYTES_PER_TOKEN + 1,
-        prefix_hash=_hash(encoded),
+        beginning=encoded[:PREFIX_BYTES],
     )
 
 
@@ -175,34 +186,36 @@ def _generating(
     *,
     needs: tuple[str, ...],
     workload: str,
+    priority: Priority,
     prompt_tokens: int,
-    prefix_hash: str,
+    beginning: bytes,
 ) -> Order:
+    """Return the order, with `fields` without those that are for the gateway."""
     least = 1 if operation == Operation.CHAT else 0
     limit = check.cap(fields, customs.default_max_tokens, least=least)
-    check.stops(fields)
-    stream = fields.get("stream") is True
-    options = fields.get("stream_options")
+    if "stop" in fields:
+        check.stops(fields["stop"])
+    stream = fields.pop("stream", None) is True
+    options = fields.pop("stream_options", None)
     return Order(
         operation=operation,
-        model=check.text(fields, "model"),
-        fields=_without_own(fields),
+        model=check.text(fields.pop("model", None)),
         stream=stream,
         show_usage=stream and isinstance(options, dict) and options.get("include_usage") is True,
         needs=needs,
         workload=workload,
-        priority=_priority(fields, customs, workload),
-        show_tier=FIELD in fields,
+        priority=priority,
+        show_tier=fields.pop(FIELD, None) is not None,
         prompt_tokens=prompt_tokens,
         max_tokens=limit,
-        choices=check.choices(fields),
-        prefix_hash=prefix_hash,
+        choices=check.choices(fields["n"]) if "n" in fields else 1,
+        beginning=beginning,
         hints=_hints(fields, customs),
+        fields=fields,
     )
 
 
 def _embedding(fields: Fields, customs: Customs) -> Order:
-    check.check(fields, check.EMBEDDING)
     given = fields.get("input")
     if given is None or given == []:
         bad("input", "'input' is required.")
@@ -214,13 +227,13 @@ def _embedding(fields: Fields, customs: Customs) -> Order:
         bad("encoding_format", "'encoding_format' is 'float' or 'base64'.")
     return Order(
         operation=Operation.EMBEDDING,
-        model=check.text(fields, "model"),
-        fields=_without_own(fields),
+        model=check.text(fields.pop("model", None)),
         needs=(Workload.EMBEDDING,),
         workload=WorkloadClass.EMBEDDING,
-        priority=_priority(fields, customs, WorkloadClass.EMBEDDING),
+        priority=_priority(_asked(fields, customs), WorkloadClass.EMBEDDING),
         prompt_tokens=tokens,
         hints=_hints(fields, customs),
+        fields={name: value for name, value in fields.items() if name not in _STREAMING},
     )
 
 
@@ -244,8 +257,10 @@ def _count_integers(values: list[object]) -> bool:
 
 
 def _hints(fields: Fields, customs: Customs) -> UserHints:
-    own = fields.get("helexa")
-    session = customs.session or check.text(fields, "prompt_cache_key")
+    own = fields.pop("helexa", None)
+    session = customs.session
+    if session is None and "prompt_cache_key" in fields:
+        session = check.text(fields["prompt_cache_key"])
     if not isinstance(own, dict):
         return UserHints(session=session) if session else NO_HINTS
     try:
@@ -261,31 +276,15 @@ def _asked(fields: Fields, customs: Customs) -> Priority | None:
     return asked_priority(customs.priority, fields.get(FIELD), may_claim=customs.may_claim_priority)
 
 
-def _priority(fields: Fields, customs: Customs, workload: str) -> Priority:
-    asked = _asked(fields, customs)
+def _priority(asked: Priority | None, workload: str) -> Priority:
     if asked is not None:
         return asked
     return Priority.BULK if workload == WorkloadClass.CHAT_BULK else Priority.DEFAULT
 
 
-def _is_bulk(fields: Fields, customs: Customs, prompt_tokens: int) -> bool:
-    asked = _asked(fields, customs)
-    if asked is None:
-        return prompt_tokens > customs.bulk_prompt_tokens
-    return asked is Priority.BULK
-
-
-def _without_own(fields: Fields) -> Fields:
-    made = dict(fields)
-    for name in OWN_FIELDS:
-        made.pop(name, None)
-    return made
-
-
-def _list(fields: Fields, name: str) -> list[object]:
-    value = fields.get(name)
-    return value if isinstance(value, list) else []
-
-
-def _hash(data: bytes) -> str:
-    return blake2b(data[:PREFIX_BYTES], digest_size=16).hexdigest()
+_READERS: dict[str, tuple[Callable[[Fields, Customs], Order], dict[str, tuple[str, ...]]]] = {
+    Operation.CHAT: (_chat, check.CHAT),
+    Operation.COMPLETION: (_completion, check.COMPLETION),
+    Operation.EMBEDDING: (_embedding, check.EMBEDDING),
+}
+"""What reads the body of an operation, and the types of its fields."""

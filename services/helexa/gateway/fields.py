@@ -32,26 +32,6 @@ SAMPLING = {
     "stream_options": (OBJECT,),
     "response_format": (OBJECT,),
 }
-CHAT = SAMPLING | {
-    "messages": (ARRAY,),
-    "logprobs": (BOOLEAN,),
-    "top_logprobs": (INTEGER,),
-    "tools": (ARRAY,),
-    "tool_choice": (STRING, OBJECT),
-    "parallel_tool_calls": (BOOLEAN,),
-}
-COMPLETION = SAMPLING | {
-    "prompt": (STRING, ARRAY),
-    "logprobs": (INTEGER,),
-    "echo": (BOOLEAN,),
-    "best_of": (INTEGER,),
-    "suffix": (STRING,),
-}
-EMBEDDING = {
-    "input": (STRING, ARRAY),
-    "encoding_format": (STRING,),
-    "dimensions": (INTEGER,),
-}
 EVERY = {
     "model": (STRING,),
     "user": (STRING,),
@@ -59,14 +39,45 @@ EVERY = {
     "service_tier": (STRING,),
     "helexa": (OBJECT,),
 }
+CHAT = (
+    EVERY
+    | SAMPLING
+    | {
+        "messages": (ARRAY,),
+        "logprobs": (BOOLEAN,),
+        "top_logprobs": (INTEGER,),
+        "tools": (ARRAY,),
+        "tool_choice": (STRING, OBJECT),
+        "parallel_tool_calls": (BOOLEAN,),
+    }
+)
+COMPLETION = (
+    EVERY
+    | SAMPLING
+    | {
+        "prompt": (STRING, ARRAY),
+        "logprobs": (INTEGER,),
+        "echo": (BOOLEAN,),
+        "best_of": (INTEGER,),
+        "suffix": (STRING,),
+    }
+)
+EMBEDDING = EVERY | {
+    "input": (STRING, ARRAY),
+    "encoding_format": (STRING,),
+    "dimensions": (INTEGER,),
+}
+CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+"""The names that the token cap has; runtimes know the first."""
 MAX_CHOICES = 128
 
 
-def parse(data: bytes) -> Fields:
+def parse(data: bytes, types: dict[str, tuple[str, ...]]) -> Fields:
     """Return the JSON object in `data`, without its null fields.
 
     Raises:
-        BadRequestError: it is something else.
+        BadRequestError: it is something else, or a field is of another type than `types` has for
+            it; then `param` names the field.
     """
     try:
         value = decode(data)
@@ -74,7 +85,14 @@ def parse(data: bytes) -> Fields:
         raise BadRequestError(f"The body is not JSON: {_place(error)}") from error
     if not isinstance(value, dict):
         raise BadRequestError("The body must be a JSON object.")
-    return {key: held for key, held in value.items() if held is not None}
+    made: Fields = {}
+    for name, held in value.items():
+        if held is None:
+            continue
+        if name in types and type(held) not in _TAKEN[types[name]]:
+            wrong_type(name, " or ".join(types[name]), held)
+        made[name] = held
+    return made
 
 
 def decode(data: bytes) -> object:
@@ -98,18 +116,6 @@ def encode(value: object) -> bytes:
     except UnicodeEncodeError:
         # Half of a surrogate pair has no UTF-8, but an escape.
         return json.dumps(value, separators=(",", ":")).encode()
-
-
-def check(fields: Fields, types: dict[str, tuple[str, ...]]) -> None:
-    """Refuse the first field of a wrong type.
-
-    Raises:
-        BadRequestError: its `param` names the field.
-    """
-    for name, value in fields.items():
-        wanted = types.get(name) or EVERY.get(name)
-        if wanted is not None and type(value) not in _TAKEN[wanted]:
-            wrong_type(name, " or ".join(wanted), value)
 
 
 def wrong_type(name: str, wanted: str, value: object) -> Never:
@@ -139,15 +145,8 @@ def unsupported(name: str, message: str) -> Never:
     raise UnsupportedError(message, param=name)
 
 
-def integer(fields: Fields, name: str) -> int | None:
-    """Return an integer field that `check` has seen."""
-    value = fields.get(name)
-    return value if isinstance(value, int) else None
-
-
-def text(fields: Fields, name: str) -> str | None:
-    """Return a string field, `None` if it is absent or something else."""
-    value = fields.get(name)
+def text(value: object) -> str | None:
+    """Return a string, `None` if `value` is absent or something else."""
     return value if isinstance(value, str) else None
 
 
@@ -157,38 +156,37 @@ def cap(fields: Fields, default: int | None, *, least: int) -> int | None:
     Raises:
         BadRequestError: a cap is too small.
     """
-    found: list[int] = []
-    for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
-        value = fields.pop(name, None)
+    limit: int | None = None
+    for name in CAPS:
+        value = fields.pop(name) if name in fields else None
         if isinstance(value, int):
             if value < least:
                 bad(name, f"{name!r} must be at least {least}.")
-            found.append(value)
-    limit = min(found) if found else default
+            limit = value if limit is None or value < limit else limit
+    if limit is None:
+        limit = default
     if limit is not None:
         fields["max_tokens"] = limit
     return limit
 
 
-def choices(fields: Fields) -> int:
+def choices(count: object) -> int:
     """Return how many answers are asked for.
 
     Raises:
         BadRequestError: none, or too many.
     """
-    count = integer(fields, "n") or (0 if "n" in fields else 1)
-    if not 1 <= count <= MAX_CHOICES:
+    if not isinstance(count, int) or not 1 <= count <= MAX_CHOICES:
         bad("n", f"'n' must be between 1 and {MAX_CHOICES}.")
     return count
 
 
-def stops(fields: Fields) -> None:
+def stops(value: object) -> None:
     """Check the stop sequences.
 
     Raises:
         BadRequestError: one is not text.
     """
-    value = fields.get("stop")
     if isinstance(value, list):
         for position, each in enumerate(value):
             if not isinstance(each, str):
@@ -229,7 +227,7 @@ _CLASSES: dict[str, type | tuple[type, ...]] = {
 
 _TAKEN = {
     kinds: frozenset(_of_kinds(kinds))
-    for types in (CHAT, COMPLETION, EMBEDDING, EVERY)
+    for types in (CHAT, COMPLETION, EMBEDDING)
     for kinds in types.values()
 }
 """Python's types of the values that JSON gives."""

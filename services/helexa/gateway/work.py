@@ -27,47 +27,37 @@ class Work:
     caller: Caller
     model: str
     """The canonical name."""
-    body: bytes = field(init=False)
-    """For the model's runtime."""
-    prefix_digests: bytes = field(init=False)
     resumable: bool = False
     """Go on when the client leaves."""
     is_held: bool = False
     """Whether its cost has been set aside."""
-    public_id: str = ""
-    created: int = field(default_factory=lambda: int(time.time()))
+    is_bulk: bool = field(init=False)
+    """Whether it is pulled by neurons with room, instead of being sent to one."""
+    can_be_resumed: bool = field(init=False)
+    """Whether another gateway may have to serve the answer, or give its rest.
+
+    Then it is made as a stream of events, and the log says what it is, and whose.
+    """
+    body: bytes = field(init=False)
+    """For the model's runtime."""
+    prefix_digests: bytes = field(init=False)
+    public_id: str = field(init=False)
+    created: int = field(init=False)
     """Unix time in seconds."""
+    standing: Standing = field(init=False)
+    """What decides when it is served, if it has to wait."""
+    claim: Claim = field(init=False)
+    """What this may cost at most."""
 
     def __post_init__(self) -> None:
         """Give the answer its own id, and the runtime its body."""
-        self.body, self.prefix_digests = self.order.render(self.model, stream=self.can_be_resumed)
-        self.public_id = _PUBLIC_PREFIX[self.order.operation] + random_id(128)
-
-    @property
-    def standing(self) -> Standing:
-        """What decides when it is served, if it has to wait."""
-        return Standing(self.caller.account, self.order.priority, self.caller.yields)
-
-    @property
-    def is_bulk(self) -> bool:
-        """Whether it is pulled by neurons with room, instead of being sent to one."""
-        return self.order.workload == WorkloadClass.CHAT_BULK
-
-    @property
-    def can_be_resumed(self) -> bool:
-        """Whether another gateway may have to serve the answer, or give its rest.
-
-        Then it is made as a stream of events, and the log says what it is, and whose.
-        """
-        return self.order.stream or self.resumable or self.is_bulk
-
-    @property
-    def claim(self) -> Claim:
-        """What this may cost at most."""
-        return Claim(
-            request_id=self.request_id,
-            model=self.model,
-            prompt_tokens=self.order.prompt_tokens,
-            max_tokens=self.order.max_tokens,
-            choices=self.order.choices,
+        order, caller = self.order, self.caller
+        self.is_bulk = order.workload == WorkloadClass.CHAT_BULK
+        self.can_be_resumed = order.stream or self.resumable or self.is_bulk
+        self.body, self.prefix_digests = order.render(self.model, stream=self.can_be_resumed)
+        self.public_id = _PUBLIC_PREFIX[order.operation] + random_id(128)
+        self.created = int(time.time())
+        self.standing = Standing(caller.account, order.priority, caller.yields)
+        self.claim = Claim(
+            self.request_id, self.model, order.prompt_tokens, order.max_tokens, order.choices
         )
