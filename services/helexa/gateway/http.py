@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs
 
+import msgspec
+
 from helexa.gateway.envelope import envelope
 from helexa.protocol.errors import HelexaError, RequestTooLargeError
 
@@ -25,8 +27,7 @@ class ClientGoneError(Exception):
     """The client has closed the connection."""
 
 
-@dataclass(slots=True)
-class Report:
+class Report(msgspec.Struct):
     """What the closing log line of a request says."""
 
     route: str = ""
@@ -77,15 +78,15 @@ class Incoming(ABC):
     def key(self) -> str | None:
         """The caller's API key, from any of the headers that clients use."""
         scheme, _, token = self.header(b"authorization").partition(" ")
-        if scheme.lower() == "bearer" and token.strip():
-            return token.strip()
+        if scheme.lower() == "bearer" and (token := token.strip()):
+            return token
         return self.header(b"x-api-key") or self.header(b"api-key") or None
 
     @property
     def traceparent(self) -> str:
         """The W3C trace context, empty if there is none."""
-        given = self.headers.get(b"traceparent", b"")
-        return given.decode() if _TRACEPARENT.fullmatch(given) else ""
+        given = self.headers.get(b"traceparent")
+        return given.decode() if given and _TRACEPARENT.fullmatch(given) else ""
 
     @property
     def elapsed_s(self) -> float:
@@ -94,11 +95,12 @@ class Incoming(ABC):
 
     def header(self, name: bytes) -> str:
         """Return a header's text, empty if it is absent."""
-        return self.headers.get(name, b"").decode("latin-1").strip()
+        given = self.headers.get(name)
+        return "" if given is None else given.decode("latin-1").strip()
 
     def is_asked(self, name: bytes) -> bool:
         """Whether a header says yes."""
-        return self.header(name).lower() in ("true", "1", "yes")
+        return name in self.headers and self.header(name).lower() in ("true", "1", "yes")
 
     def query(self, name: str) -> str | None:
         """Return the last value of a query parameter."""
@@ -175,7 +177,7 @@ class Incoming(ABC):
     @property
     def client_id(self) -> bytes:
         """The caller's own id, echoed where it is fit for a header."""
-        given = self.headers.get(b"x-client-request-id", b"")
+        given = self.headers.get(b"x-client-request-id")
         return given if given and _CLIENT_ID.fullmatch(given) else b""
 
 

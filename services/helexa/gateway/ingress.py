@@ -10,6 +10,7 @@ from typing import Any
 from typing_extensions import override
 
 from helexa.gateway.http import (
+    JSON,
     OPENAI_VERSION,
     ClientGoneError,
     Headers,
@@ -119,7 +120,8 @@ class DirectIncoming(Incoming):
 
     @override
     async def body(self, limit: int) -> bytes:
-        self.check_announced(limit)
+        if not self.request.is_whole:
+            self.check_announced(limit)
         data = await self.request.body(limit)
         if self.request.disconnected:
             raise ClientGoneError
@@ -139,12 +141,7 @@ class DirectIncoming(Incoming):
     async def begin(
         self, status: int, content_type: bytes, extra: Headers, length: int | None
     ) -> None:
-        lines = self._lines(content_type, extra)
-        self.began = True
-        self.report.status = status
-        if self.is_last:
-            self.request.keep_alive = False
-        self.request.start(status, lines, length)
+        self._begin(status, content_type, extra, length)
 
     @override
     def write(self, data: bytes, *, more: bool) -> Coroutine[Any, Any, None]:
@@ -154,15 +151,30 @@ class DirectIncoming(Incoming):
     def write_now(self, data: bytes) -> bool:
         return self.request.write_now(data)
 
+    @override
+    def respond(
+        self, status: int, data: bytes, extra: Headers, kind: bytes = JSON
+    ) -> Coroutine[Any, Any, None]:
+        self._begin(status, kind, extra, len(data))
+        return self.request.write(data, more=False)
+
+    def _begin(self, status: int, content_type: bytes, extra: Headers, length: int | None) -> None:
+        lines = self._lines(content_type, extra)
+        self.began = True
+        self.report.status = status
+        if self.is_last:
+            self.request.keep_alive = False
+        self.request.start(status, lines, length)
+
     def _lines(self, content_type: bytes, extra: Headers) -> bytes:
-        elapsed_ms = round((time.monotonic() - self.arrived) * 1000)
+        elapsed_ms = (time.monotonic() - self.arrived) * 1000
         lines = [
             b"content-type: %b\r\nx-request-id: %b\r\nopenai-version: %b\r\n"
-            b"openai-processing-ms: %d\r\n"
-            % (content_type, self.request_id.encode(), OPENAI_VERSION, elapsed_ms)
+            b"openai-processing-ms: %.0f\r\n"
+            % (content_type, self.request_id.encode(), OPENAI_VERSION, elapsed_ms),
+            *[b"%b: %b\r\n" % each for each in extra],
         ]
-        lines += [b"%b: %b\r\n" % each for each in extra]
-        if client_id := self.client_id:
+        if b"x-client-request-id" in self.headers and (client_id := self.client_id):
             lines.append(b"x-client-request-id: %b\r\n" % client_id)
         made = b"".join(lines)
         if not made.count(b"\r") == made.count(b"\n") == len(lines) + 3:

@@ -18,6 +18,10 @@ class Priority(IntEnum):
     BULK = 2
 
 
+NAMES = tuple(each.name.lower() for each in sorted(Priority))
+"""The name of each class, by its number."""
+
+
 class Standing(NamedTuple):
     """What decides when a request that waits is served."""
 

@@ -4,6 +4,7 @@
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import unquote
 
 from starlette.routing import Router
@@ -18,11 +19,12 @@ from helexa.gateway.http import ClientGoneError, Incoming
 from helexa.gateway.ingress import AsgiIncoming, DirectIncoming
 from helexa.gateway.numbers import Numbers
 from helexa.gateway.peers import Peers
+from helexa.gateway.priority import NAMES
 from helexa.gateway.resume import Resumption
 from helexa.gateway.running import Running
 from helexa.gateway.settings import GatewaySettings
 from helexa.gateway.work import Work
-from helexa.process.direct import DirectRequest, DirectRoutes
+from helexa.process.direct import Answering, DirectRequest, DirectRoutes
 from helexa.process.health import Readiness
 from helexa.process.http import Receive, Scope, Send
 from helexa.process.metrics import Metrics
@@ -94,22 +96,28 @@ class Routes:
             await self._status(scope, receive, send)
             return
         made = request_id(self._desk.inbox.me)
-        await self._attend(AsgiIncoming.read(scope, receive, send, made))
+        incoming = AsgiIncoming.read(scope, receive, send, made)
+        await self._attend(incoming, self._route(incoming.method, path))
 
     @property
     def direct(self) -> DirectRoutes:
         """The routes that need no ASGI, which are those that generate."""
-        return {path.encode(): self._take for path, at in self._routes.items() if at.is_hot}
+        return {path.encode(): self._direct(at) for path, at in self._routes.items() if at.is_hot}
 
-    async def _take(self, request: DirectRequest) -> None:
-        await self._attend(DirectIncoming.read(request, request_id(self._desk.inbox.me)))
+    def _direct(self, route: Route) -> Answering:
+        def take(request: DirectRequest) -> Awaitable[None]:
+            made = request_id(self._desk.inbox.me)
+            return self._attend(DirectIncoming.read(request, made), route)
 
-    async def _attend(self, incoming: Incoming) -> None:
+        return take
+
+    async def _attend(self, incoming: Incoming, route: Route) -> None:
         REQUEST_ID.set(incoming.request_id)
         TRACEPARENT.set(incoming.traceparent)
+        incoming.report.route = route.name
         self.numbers.began()
         try:
-            await self._serve(incoming)
+            await route.handler(incoming)
         except ClientGoneError:
             incoming.report.client_gone = True
         except HelexaError as error:
@@ -123,17 +131,14 @@ class Routes:
         finally:
             self.numbers.ended(incoming)
 
-    async def _serve(self, incoming: Incoming) -> None:
-        method, path = incoming.method, incoming.path
+    def _route(self, method: str, path: str) -> Route:
+        """Return what serves a request, be it a refusal."""
         route = self._find(path)
         if route is None:
-            incoming.report.route = "unknown"
-            raise NotFoundError(f"There is nothing at {method} {path}.")
-        incoming.report.route = route.name
+            return Route("unknown", method, self._refuse_path)
         if ("GET" if method == "HEAD" else method) != route.method:
-            await self._refuse_method(incoming, path, route.method)
-            return
-        await route.handler(incoming)
+            return Route(route.name, method, partial(self._refuse_method, route.method))
+        return route
 
     def _find(self, path: str) -> Route | None:
         found = self._routes.get(path)
@@ -177,7 +182,7 @@ class Routes:
         model, config = await self._catalogue.resolve(name)
         report = incoming.report
         report.model, report.stream, report.workload = model, order.stream, order.workload
-        report.priority = order.priority.name.lower()
+        report.priority = NAMES[order.priority]
         refuse_unsupported(order, self._catalogue.workloads(model, config), config)
         return Work(
             request_id=incoming.request_id,
@@ -213,9 +218,12 @@ class Routes:
         if self.is_stopping and not incoming.is_owed:
             raise ShuttingDownError(retry_after_s=1)
 
-    async def _refuse_method(self, incoming: Incoming, path: str, allowed: str) -> None:
+    async def _refuse_path(self, incoming: Incoming) -> None:
+        raise NotFoundError(f"There is nothing at {incoming.method} {incoming.path}.")
+
+    async def _refuse_method(self, allowed: str, incoming: Incoming) -> None:
         incoming.report.code = "method_not_allowed"
-        error = NotFoundError(f"{path} takes {allowed} only.", reason="method_not_allowed")
+        error = NotFoundError(f"{incoming.path} takes {allowed} only.", reason="method_not_allowed")
         await incoming.respond_error(
             error, [(b"allow", allowed.encode())], status=METHOD_NOT_ALLOWED
         )

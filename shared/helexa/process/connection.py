@@ -92,14 +92,14 @@ class Connection(HttpToolsProtocol):
 
     @override
     def on_body(self, body: bytes) -> None:
-        if isinstance(self.cycle, DirectRequest):
+        if type(self.cycle) is DirectRequest:
             self.cycle.feed(body)
         else:
             super().on_body(body)
 
     @override
     def on_message_complete(self) -> None:
-        if isinstance(self.cycle, DirectRequest):
+        if type(self.cycle) is DirectRequest:
             self.cycle.feed_end()
         else:
             super().on_message_complete()
@@ -167,7 +167,7 @@ class Connection(HttpToolsProtocol):
             self.pipeline.appendleft((request, answering))
 
     def _start(self, cycle: Served, work: Coroutine[Any, Any, None]) -> None:
-        self._running = cycle if isinstance(cycle, DirectRequest) else None
+        self._running = cycle if type(cycle) is DirectRequest else None
         task = self.loop.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)

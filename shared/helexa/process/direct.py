@@ -8,6 +8,7 @@ leaves by the same transport in as few writes as it has pieces.
 import asyncio
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from typing import final
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 
@@ -46,6 +47,7 @@ class DefaultHeaders:
         self.data = b"".join(b"%b: %b\r\n" % each for each in headers if each[0] != b"connection")
 
 
+@final
 class DirectRequest:
     """One request of a direct route, and the way back to its client."""
 
@@ -53,9 +55,9 @@ class DirectRequest:
     """uvicorn sets it at the end of a connection; nobody waits for it here."""
 
     __slots__ = (
-        "_defaults", "_expects", "_flow", "_has_more", "_head", "_is_chunked", "_is_old",
+        "_defaults", "_expects", "_flow", "_head", "_is_chunked", "_is_old",
         "_on_answered", "_on_left", "_parts", "_reader", "_room", "_size", "_transport",
-        "disconnected", "headers", "is_owed", "keep_alive", "path", "response_complete",
+        "disconnected", "headers", "is_owed", "is_whole", "keep_alive", "path", "response_complete",
         "response_started",
     )  # fmt: skip
 
@@ -91,7 +93,8 @@ class DirectRequest:
         self._parts: list[bytes] = []
         self._size = 0
         self._room = HIGH_WATER_LIMIT
-        self._has_more = True
+        self.is_whole = False
+        """Whether all of the body has come."""
         self._reader: asyncio.Future[None] | None = None
         self._on_left: Callable[[], object] | None = None
 
@@ -130,8 +133,9 @@ class DirectRequest:
 
     def feed_end(self) -> None:
         """Note that the body is complete."""
-        self._has_more = False
-        self._wake()
+        self.is_whole = True
+        if self._reader is not None:
+            self._wake()
 
     def lose(self) -> None:
         """Note that the connection is gone."""
@@ -146,7 +150,7 @@ class DirectRequest:
         It is not whole if the client is `disconnected`.
         """
         self._room = limit
-        if self._has_more:
+        if not self.is_whole:
             if self._expects and not self.disconnected:
                 self._expects = False
                 self._transport.write(_CONTINUE)
@@ -154,15 +158,14 @@ class DirectRequest:
                 self._flow.resume_reading()
                 self._reader = asyncio.get_running_loop().create_future()
                 await self._reader
-        if self._size <= limit:
+        if self._size <= limit and self._flow.read_paused:
             # From here on the end of the connection is what is read.
             self._flow.resume_reading()
-        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts.clear()
-        return data
+        parts, self._parts = self._parts, []
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _is_read(self, limit: int) -> bool:
-        return not self._has_more or self._size > limit or self.disconnected
+        return self.is_whole or self._size > limit or self.disconnected
 
     def watch(self, on_left: Callable[[], object] | None) -> None:
         """Call `on_left` when the client closes the connection before its answer."""
