@@ -80,7 +80,12 @@ class Catalogue:
 
     def workloads(self, name: str, config: ModelConfig | None) -> set[str]:
         """Return what the model can be asked to do."""
-        loaded = self._loaded_workloads(name)
+        now, edition = time.monotonic(), self._fleet.editions[name]
+        known = self._workloads.get(name)
+        if known is None or known[:2] != (edition, int(now)):
+            # Each request asks, and seldom anew.
+            known = self._workloads[name] = (edition, int(now), self._loaded_workloads(name, now))
+        loaded = known[2]
         if loaded:
             return loaded
         # What a model that is not loaded does with text shows only when it is.
@@ -117,19 +122,14 @@ class Catalogue:
             },
         }
 
-    def _loaded_workloads(self, name: str) -> set[str]:
-        """Return what the replicas can do, together. Each request asks, and seldom anew."""
-        now, edition = time.monotonic(), self._fleet.editions[name]
-        known = self._workloads.get(name)
-        if known is None or known[:2] != (edition, int(now)):
-            found = {
-                each
-                for status in self._fleet.statuses(name, now)
-                if status.state == ModelState.LOADED
-                for each in status.capability.workloads
-            }
-            known = self._workloads[name] = (edition, int(now), found)
-        return known[2]
+    def _loaded_workloads(self, name: str, now: float) -> set[str]:
+        """Return what the replicas can do, together."""
+        return {
+            each
+            for status in self._fleet.statuses(name, now)
+            if status.state == ModelState.LOADED
+            for each in status.capability.workloads
+        }
 
 
 def _state(statuses: list[ModelReport], usable: list[ModelReport]) -> str:

@@ -76,7 +76,7 @@ def read_messages(value: object) -> Conversation:
 
 def _read_message(made: Conversation, message: object, position: int) -> str:
     """Take in a message, and return its role."""
-    if not isinstance(message, dict):
+    if type(message) is not dict:
         wrong_type(f"messages[{position}]", OBJECT, message)
     asked = message.get("role")
     if type(asked) is not str or asked not in ROLES:

@@ -14,11 +14,16 @@ from helexa.protocol.errors import BadRequestError, UnsupportedError
 from helexa.protocol.messages.execution import Operation
 from helexa.protocol.messages.models import ModelConfig, Workload, WorkloadClass
 from helexa.protocol.messages.routing import UserHints
-from helexa.protocol.prefixes import digest_prefixes
+from helexa.protocol.prefixes import SHORTEST_BYTES, digest_prefixes
 
 MAX_INPUTS = 2048
 NO_HINTS = UserHints()
 JUST_CHAT = (Workload.CHAT,)
+_PROMPTS = {
+    Operation.CHAT: ("messages", b',"messages":'),
+    Operation.COMPLETION: ("prompt", b',"prompt":'),
+}
+"""Where the prompt is, which is the last field of a runtime's body."""
 _STREAMING = ("stream", "stream_options", FIELD)
 
 
@@ -75,10 +80,12 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
             return encode(own), b""
         if stream:
             own |= {"stream": True, "stream_options": {"include_usage": True}}
-        name = "messages" if self.operation == Operation.CHAT else "prompt"
+        name, begin = _PROMPTS[self.operation]
         prompt = encode(own.pop(name))
+        body = b"%b%b%b}" % (encode(own)[:-1], begin, prompt)
+        if len(prompt) < SHORTEST_BYTES:
+            return body, b""
         tools = own.get("tools")
-        body = b'%b,"%b":%b}' % (encode(own)[:-1], name.encode(), prompt)
         return body, digest_prefixes(prompt, encode(tools) if tools else b"")
 
 

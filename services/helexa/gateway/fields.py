@@ -157,12 +157,11 @@ def cap(fields: Fields, default: int | None, *, least: int) -> int | None:
         BadRequestError: a cap is too small.
     """
     limit: int | None = None
-    for name in CAPS:
-        value = fields.pop(name) if name in fields else None
-        if isinstance(value, int):
-            if value < least:
-                bad(name, f"{name!r} must be at least {least}.")
-            limit = value if limit is None or value < limit else limit
+    for name in [each for each in CAPS if each in fields]:
+        value = fields.pop(name)
+        if not isinstance(value, int) or value < least:
+            bad(name, f"{name!r} must be at least {least}.")
+        limit = value if limit is None or value < limit else limit
     if limit is None:
         limit = default
     if limit is not None:
