@@ -8,8 +8,9 @@ from tests.gateway.conftest import MODEL, Site
 from tests.gateway.roles import PATIENCE_S, Neuron
 
 from helexa.gateway.authority import Caller
-from helexa.gateway.dialect import Customs, read_order
+from helexa.gateway.dialect import read_order
 from helexa.gateway.leases import Leases
+from helexa.gateway.order import Customs
 from helexa.gateway.work import Work
 from helexa.protocol import subjects
 from helexa.protocol.errors import BusyError

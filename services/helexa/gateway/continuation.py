@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from helexa.gateway.assemble import events_of
-from helexa.gateway.dialect import Order
 from helexa.gateway.fields import Fields
+from helexa.gateway.order import Order
 from helexa.protocol.errors import DeadlineExceededError, HelexaError
 from helexa.protocol.messages.execution import Operation
 
@@ -81,8 +81,10 @@ def with_events(partial: Partial, text: bytes) -> Partial:
 
 def is_continuable(order: Order) -> bool:
     """Whether an answer to `order` could be given by two neurons, one after the other."""
+    if not order.stream or order.choices != 1:
+        return False
     fields = order.fields
-    if not order.stream or order.choices != 1 or any(fields.get(each) for each in _CONSTRAINTS):
+    if any(fields.get(each) for each in _CONSTRAINTS):
         return False
     if order.operation == Operation.COMPLETION:
         return fields.get("best_of") in (None, 1)

@@ -38,22 +38,19 @@ class Conversation:
     needs: set[str] = field(default_factory=set)
     images: int = 0
 
-    def count_tokens(self) -> int:
-        """Return an estimate of the prompt's tokens."""
-        if all(map(str.isascii, self.texts)):
-            size = sum(map(len, self.texts))
-        else:
-            size = sum(len(text.encode(errors="replace")) for text in self.texts)
-        overhead = MESSAGE_TOKENS * len(self.messages) + IMAGE_TOKENS * self.images
-        return size // BYTES_PER_TOKEN + overhead
 
-    def beginning(self) -> bytes:
-        """Return the first of everything up to the first user message.
+def count_tokens(texts: list[str], messages: int, images: int = 0) -> int:
+    """Return an estimate of the tokens of so many messages with these texts."""
+    if all(map(str.isascii, texts)):
+        size = sum(map(len, texts))
+    else:
+        size = sum(len(text.encode(errors="replace")) for text in texts)
+    return size // BYTES_PER_TOKEN + MESSAGE_TOKENS * messages + IMAGE_TOKENS * images
 
-        It is the same over a chat's turns.
-        """
-        text = "\0".join(self.texts[: self.leading])
-        return text[:PREFIX_BYTES].encode("utf-8", "surrogatepass")
+
+def beginning(texts: list[str]) -> bytes:
+    """Return the first of the texts up to the first user message: the same over a chat's turns."""
+    return "\0".join(texts)[:PREFIX_BYTES].encode("utf-8", "surrogatepass")
 
 
 def read_messages(value: object) -> Conversation:

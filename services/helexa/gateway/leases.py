@@ -8,7 +8,7 @@ scheduler is asked as if there had been no lease.
 from collections import deque
 from dataclasses import dataclass
 
-from helexa.gateway.dialect import NO_HINTS
+from helexa.gateway.order import NO_HINTS
 from helexa.gateway.work import Work
 from helexa.protocol.messages.models import WorkloadClass
 from helexa.protocol.messages.routing import RoutingDecision, Target, UserHints

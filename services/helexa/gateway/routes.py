@@ -12,12 +12,13 @@ from starlette.routing import Router
 from helexa.bus.context import REQUEST_ID, TRACEPARENT
 from helexa.gateway.catalogue import Catalogue
 from helexa.gateway.desk import Desk
-from helexa.gateway.dialect import Customs, read_order, refuse_unsupported
+from helexa.gateway.dialect import read_order, refuse_unsupported
 from helexa.gateway.exchange import Exchange
 from helexa.gateway.fields import bad
 from helexa.gateway.http import ClientGoneError, Incoming
 from helexa.gateway.ingress import AsgiIncoming, DirectIncoming
 from helexa.gateway.numbers import Numbers
+from helexa.gateway.order import Customs
 from helexa.gateway.peers import Peers
 from helexa.gateway.priority import NAMES
 from helexa.gateway.resume import Resumption

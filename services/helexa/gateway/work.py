@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 
 from helexa.gateway.authority import Caller, Claim
-from helexa.gateway.dialect import Order
+from helexa.gateway.order import Order
 from helexa.gateway.priority import Standing
 from helexa.protocol.messages.execution import Operation
 from helexa.protocol.messages.models import WorkloadClass
@@ -54,7 +54,8 @@ class Work:
         order, caller = self.order, self.caller
         self.is_bulk = order.workload == WorkloadClass.CHAT_BULK
         self.can_be_resumed = order.stream or self.resumable or self.is_bulk
-        self.body, self.prefix_digests = order.render(self.model, stream=self.can_be_resumed)
+        self.body = order.render(self.model, stream=self.can_be_resumed)
+        self.prefix_digests = order.prefix_digests
         self.public_id = _PUBLIC_PREFIX[order.operation] + random_id(128)
         self.created = int(time.time())
         self.standing = Standing(caller.account, order.priority, caller.yields)
