@@ -193,6 +193,29 @@ async def test_an_error_in_mid_stream_comes_after_what_came_before_it(serve: Ser
     assert "compute failed" in error.message
 
 
+async def test_an_error_that_comes_in_two_reads_is_still_an_error(serve: Serve) -> None:
+    has_first = asyncio.Event()
+    failed = b'data: {"error":{"code":500,"message":"compute failed","type":"server_error"}}\n\n'
+    events: list[bytes] = []
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.request()
+        await exchange.stream(ONE + failed[:20], ends=False)
+        await has_first.wait()
+        await exchange.send(b"%x\r\n%b\r\n" % (len(failed) - 20, failed[20:]))
+
+    def take(batch: list[bytes]) -> bool:
+        events.extend(batch)
+        has_first.set()
+        return True
+
+    backend = await connected(serve, script)
+    with pytest.raises(BackendError, match="compute failed"):
+        await (await backend.chat(b"{}")).pump(take)
+    backend.disconnect()
+    assert events == [b'{"n":1}']
+
+
 async def test_a_stream_that_has_failed_stays_failed(serve: Serve) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.request()

@@ -92,7 +92,7 @@ class ResponseEvents:
         goes_on = True
         try:
             events = self._splitter.feed(data) if data else self._splitter.finish()
-            if self._is_rewritten or ERROR_MARK in data or not data:
+            if self._is_rewritten or ERROR_MARK in b"".join(events):
                 events = self._healthy(events)
             if events:
                 self._has_begun = True
