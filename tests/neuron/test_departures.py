@@ -15,8 +15,8 @@ class Traveller:
         self.left_s = 0.0
         self.times = 0
 
-    def depart(self) -> None:
-        self.left_s = time.monotonic()
+    def depart(self, now_s: float) -> None:
+        self.left_s = now_s
         self.times += 1
         self.left.set()
 

@@ -14,7 +14,7 @@ from typing import Protocol
 class Departing(Protocol):
     """Has something to send."""
 
-    def depart(self) -> None:
+    def depart(self, now_s: float) -> None:
         """Send it."""
 
 
@@ -38,11 +38,12 @@ class Departures:
             at_s: On the clock of `time.monotonic`, as `now_s`.
             now_s: Now.
         """
-        if at_s <= now_s and now_s - self._left_s >= self._interval_s:
+        is_due = at_s <= now_s
+        if is_due and now_s - self._left_s >= self._interval_s:
             self._left_s = now_s
-            who.depart()
+            who.depart(now_s)
             return
-        turn = int(max(at_s, now_s) / self._interval_s) + 1
+        turn = int((now_s if is_due else at_s) / self._interval_s) + 1
         self._waiting.setdefault(turn, []).append(who)
         if self._timer is None or turn < self._next:
             self._arm(turn, now_s)
@@ -61,6 +62,6 @@ class Departures:
         latest = max(self._next, int(now_s / self._interval_s))
         for turn in sorted(turn for turn in self._waiting if turn <= latest):
             for who in self._waiting.pop(turn):
-                who.depart()
+                who.depart(now_s)
         if self._waiting and self._timer is None:
             self._arm(min(self._waiting), now_s)

@@ -70,10 +70,6 @@ class Execution:
             pace.frame_interval_s,
         )
         self._began_s = time.monotonic()
-        self._first_token_s: float | None = None
-        self._uncounted = 0
-        """Tokens that the model's rate does not hold yet."""
-        self._heard_at_s = self._began_s
         self._stopped: HelexaError | None = None
         self._usage: TokenUsage | None = None
 
@@ -129,11 +125,11 @@ class Execution:
         """Beat if nothing was published for a while, and end what is silent for too long."""
         if not self.is_running:
             return
-        waits_for_first = self._first_token_s is None
+        waits_for_first = self._flow.first_token_at_s is None
         limit_s = (
             self.request.first_token_timeout_s if waits_for_first else self.request.idle_timeout_s
         )
-        if now_s - self._heard_at_s >= limit_s:
+        if now_s - self._flow.heard_at_s >= limit_s:
             what = "gave no first token" if waits_for_first else "was silent"
             self.stop(DeadlineExceededError(f"the model {what} for {limit_s:g} s"))
             return
@@ -152,9 +148,9 @@ class Execution:
             self.stop(loss)
 
     def _count_tokens(self, now_s: float) -> None:
-        if self._uncounted:
-            self._lease.count(self._uncounted, now_s)
-            self._uncounted = 0
+        if self._flow.uncounted:
+            self._lease.count(self._flow.uncounted, now_s)
+            self._flow.uncounted = 0
 
     async def _produce(self) -> None:
         request = self.request
@@ -182,7 +178,7 @@ class Execution:
     async def _stream(self) -> None:
         stream, flow = await self._open(), self._flow
         try:
-            while not await stream.pump(self._take):
+            while not await stream.pump(flow.take):
                 await self.outbox.catch_up()
         finally:
             flow.close()
@@ -192,19 +188,10 @@ class Execution:
                 async with asyncio.timeout(CLOSE_WITHIN_S):
                     await stream.aclose()
             if self._stopped is None:
-                flow.flush()
+                flow.flush(time.monotonic())
         usage_event = flow.splicer.usage_event()
         if self.request.show_usage and usage_event is not None:
             self.outbox.send_events([usage_event])
-
-    def _take(self, events: list[bytes]) -> bool:
-        """Take what the backend has sent; return whether more may come at once."""
-        now_s = self._heard_at_s = time.monotonic()
-        self._uncounted += self._flow.take(events, now_s)
-        if self._first_token_s is None and self._flow.splicer.content_events:
-            self._note_token()
-            self._count_tokens(now_s)
-        return not self.outbox.is_behind
 
     def _go_on(self, text: str) -> None:
         """Prepare to give the rest of an answer of which the client has `text`."""
@@ -245,7 +232,7 @@ class Execution:
         if embedding is None:
             raise UnsupportedError
         answer = await embedding.embed(self._body)
-        self._note_token()
+        self._flow.first_token_at_s = time.monotonic()
         model = str(self.request.model)
         if len(answer) > LONG_BYTES:
             # Megabytes of numbers: reading them here would hold up every stream.
@@ -254,10 +241,6 @@ class Execution:
             answer, self._usage = renamed(answer, model)
         self.outbox.send_body(answer)
 
-    def _note_token(self) -> None:
-        if self._first_token_s is None:
-            self._first_token_s = time.monotonic() - self._began_s
-
     def _counts(self) -> TokenUsage:
         known = self._usage or self._flow.splicer.usage
         if known is not None:
@@ -265,7 +248,9 @@ class Execution:
         return TokenUsage(completion_tokens=self._flow.published, counted="frames")
 
     def _timings(self) -> Timings:
-        return Timings(first_token_s=self._first_token_s, total_s=time.monotonic() - self._began_s)
+        first_s, began_s = self._flow.first_token_at_s, self._began_s
+        first_token_s = None if first_s is None else first_s - began_s
+        return Timings(first_token_s=first_token_s, total_s=time.monotonic() - began_s)
 
     @override
     def __repr__(self) -> str:

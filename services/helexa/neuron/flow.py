@@ -23,10 +23,15 @@ class Flow:
     ) -> None:
         """Make events ours by `splicer`, and let them share frames for `interval_s`."""
         self.splicer = splicer
+        self.heard_at_s = time.monotonic()
+        """When the backend last sent something; at first, when the work began."""
+        self.first_token_at_s: float | None = None
+        self.uncounted = 0
+        """Events for the client since whoever counts them set this to 0."""
         self._outbox = outbox
         self._departures = departures
         self._interval_s = interval_s
-        self._has_token = False
+        self._early_s = interval_s * EARLY
         self._due_s = 0.0
         """When the next frame may go."""
         self._waiting: list[bytes] = []
@@ -35,39 +40,41 @@ class Flow:
         self._is_closed = False
         self._failure: HelexaError | None = None
 
-    def take(self, events: list[bytes], now_s: float) -> int:
-        """Take in what a backend has sent, and return how many events of it are the client's.
+    def take(self, events: list[bytes]) -> bool:
+        """Take in what the backend has sent, and return whether more may come at once.
 
         Raises:
             HelexaError: as `flush`.
         """
-        kept = self.splicer.take(events)
-        if not kept:
-            return 0
-        # What comes up to the first token is waited for and goes out at once.
-        at_once = not self._has_token
-        self._has_token = self.splicer.content_events > 0
-        self._waiting += kept
-        self._waiting_bytes += sum(map(len, kept))
-        if at_once or self._waiting_bytes >= FLUSH_BYTES:
-            self.flush()
-        elif not self._will_depart:
+        now_s = self.heard_at_s = time.monotonic()
+        for event in self.splicer.take(events):
+            self._waiting.append(event)
+            self._waiting_bytes += len(event)
+            self.uncounted += 1
+        if self.first_token_at_s is None:
+            # What comes up to the first token is waited for and goes out at once.
+            if self.splicer.content_events:
+                self.first_token_at_s = now_s
+            self.flush(now_s)
+        elif self._waiting_bytes >= FLUSH_BYTES:
+            self.flush(now_s)
+        elif self._waiting and not self._will_depart:
             self._will_depart = True
-            self._departures.add(self, self._due_s - self._interval_s * EARLY, now_s)
-        return len(kept)
+            self._departures.add(self, self._due_s - self._early_s, now_s)
+        return not self._outbox.is_behind
 
-    def depart(self) -> None:
+    def depart(self, now_s: float) -> None:
         """Publish what waits, unless that is over."""
         self._will_depart = False
         if self._is_closed:
             return
         try:
-            self.flush()
+            self.flush(now_s)
         except HelexaError as error:
             # Nobody is there to be told; whoever brings the next events is.
             self._failure = error
 
-    def flush(self) -> None:
+    def flush(self, now_s: float) -> None:
         """Publish what waits.
 
         Raises:
@@ -78,7 +85,9 @@ class Flow:
         events, self._waiting = self._waiting, []
         self._waiting_bytes = 0
         if events:
-            self._due_s = self._next_due_s(time.monotonic())
+            # A frame that is late moves those after it, but by half of the interval at most.
+            due_s = self._due_s or now_s
+            self._due_s = max(due_s, now_s - self._interval_s / 2) + self._interval_s
             self._outbox.send_events(events)
 
     def close(self) -> None:
@@ -90,8 +99,3 @@ class Flow:
         """Tokens that have been published, as far as events tell."""
         published = max(0, self._outbox.events - self.splicer.other_events)
         return min(self.splicer.content_events, published)
-
-    def _next_due_s(self, now_s: float) -> float:
-        if not self._due_s:
-            return now_s + self._interval_s
-        return max(self._due_s, now_s - self._interval_s / 2) + self._interval_s

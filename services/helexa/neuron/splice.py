@@ -18,7 +18,8 @@ _USAGE_MARKS = (b'"usage":{', b'"usage": {')
 _FINISH_MARKS = (b'"finish_reason":"', b'"finish_reason": "')
 _GREETING_MARKS = (b'"content":null', b'"content": null', b'"content":""', b'"content": ""')
 """In the event that only names the role, which comes before the first token."""
-_SPECIAL_MARKS = (*_USAGE_MARKS, *_FINISH_MARKS, *_GREETING_MARKS)
+_SPECIAL = re.compile(rb'"(?:usage": ?\{|finish_reason": ?"|content": ?(?:null|""))')
+"""Any of these marks."""
 _OTHER_CONTENT = (b'"tool_calls"', b'"reasoning')
 _CREATED = re.compile(rb'"created"\s*:\s*\d+')
 
@@ -65,43 +66,37 @@ class Splicer:
         """Events for the client that carry none."""
         self._prefix = prefix
         self._public = {"id": public_id, "model": model}
-        self._replacements: list[tuple[bytes, bytes]] | None = None
+        self._has_learned = False
+        self._replacements: list[tuple[bytes, bytes]] = []
         self._usage_events: list[dict[str, Json]] = []
 
     def take(self, events: list[bytes]) -> list[bytes]:
         """Return what of `events` goes to the client, as it goes there."""
-        if self._replacements is None and events:
+        if not self._has_learned and events:
             self._learn(events[0])
-        text = events[0] if len(events) == 1 else b"\n".join(events)
-        for mark in _SPECIAL_MARKS:
-            if mark in text:
-                return self._take(events)
-        if self._prefix is not None:
-            return self._take(events)
-        self.content_events += len(events)
-        return self._renamed(events)
-
-    def _take(self, events: list[bytes]) -> list[bytes]:
         kept = []
         for event in events:
-            if any(mark in event for mark in _USAGE_MARKS) and self._is_usage_only(event):
-                continue
-            if self._is_known(event):
-                continue
-            if _has_content(event):
+            if self._prefix is None and not _SPECIAL.search(event):
                 self.content_events += 1
-            else:
-                self.other_events += 1
-            kept.append(self._spliced(event))
+                text = event
+                for theirs, ours in self._replacements:
+                    text = text.replace(theirs, ours, 1)
+                kept.append(text)
+            elif self._is_for_client(event):
+                kept.append(self._spliced(event))
         return kept
 
-    def _renamed(self, events: list[bytes]) -> list[bytes]:
-        for theirs, ours in self._replacements or ():
-            if len(events) == 1:
-                events = [events[0].replace(theirs, ours, 1)]
-            else:
-                events = [event.replace(theirs, ours, 1) for event in events]
-        return events
+    def _is_for_client(self, event: bytes) -> bool:
+        """Count any event; return whether it goes to the client."""
+        if any(mark in event for mark in _USAGE_MARKS) and self._is_usage_only(event):
+            return False
+        if self._is_known(event):
+            return False
+        if _has_content(event):
+            self.content_events += 1
+        else:
+            self.other_events += 1
+        return True
 
     def _is_known(self, event: bytes) -> bool:
         """Whether the client has this already, or must not have it."""
@@ -134,22 +129,25 @@ class Splicer:
         return self._prefix.whole(self._prefix.own(usage)) if self._prefix else usage
 
     def _learn(self, event: bytes) -> None:
-        self._replacements = []
+        self._has_learned = True
         first = _object(event)
         for key, public in self._public.items():
             theirs = first.get(key)
             if not isinstance(theirs, str) or theirs == public:
                 continue
             ours = json.dumps(public, ensure_ascii=False)
+            # Both ways to write it are the same, but for names in other alphabets.
+            ways = {json.dumps(theirs, ensure_ascii=ascii_only) for ascii_only in (False, True)}
             for colon in (":", ": "):
-                for ascii_only in (False, True):
-                    literal = f'"{key}"{colon}{json.dumps(theirs, ensure_ascii=ascii_only)}'
-                    if literal.encode() in event:
-                        made = f'"{key}"{colon}{ours}'
-                        self._replacements.append((literal.encode(), made.encode()))
+                for way in ways:
+                    literal = f'"{key}"{colon}{way}'.encode()
+                    if literal in event:
+                        made = f'"{key}"{colon}{ours}'.encode()
+                        self._replacements.append((literal, made))
 
     def _spliced(self, event: bytes) -> bytes:
-        (event,) = self._renamed([event])
+        for theirs, ours in self._replacements:
+            event = event.replace(theirs, ours, 1)
         if self._prefix is not None and self._prefix.created is not None:
             event = _CREATED.sub(b'"created":%d' % self._prefix.created, event, count=1)
         return event

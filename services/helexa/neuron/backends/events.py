@@ -6,6 +6,7 @@ from helexa.protocol.errors import BackendError
 END_MARK = b"[DONE]"
 _MAX_EVENT_BYTES = 16 << 20
 _FIELD, _EMPTY_LINE = b"data: ", b"\n\n"
+_FIELD_BYTES, _EMPTY_LINE_BYTES = len(_FIELD), len(_EMPTY_LINE)
 _BETWEEN = _EMPTY_LINE + _FIELD
 
 
@@ -30,12 +31,16 @@ class EventSplitter:
             BackendError: an event is longer than 16 MiB.
         """
         # Nearly all reads are whole events of one line each; cutting those takes no loop of ours.
-        if not self._rest and data.startswith(_FIELD) and data.endswith(_EMPTY_LINE):
-            events = data[len(_FIELD) : -len(_EMPTY_LINE)].split(_BETWEEN)
-            is_plain = data.count(b"\n") == 2 * len(events) and b"\r" not in data
-            if is_plain and not (self.is_done or END_MARK in events or b"" in events):
-                return events
-        return self._feed(data)
+        if self._rest or self.is_done or b"\r" in data:
+            return self._feed(data)
+        events = data[_FIELD_BYTES:-_EMPTY_LINE_BYTES].split(_BETWEEN)
+        is_plain = data.startswith(_FIELD) and data.endswith(_EMPTY_LINE)
+        if not is_plain or data.count(b"\n") != 2 * len(events) or b"" in events:
+            return self._feed(data)
+        if END_MARK in events:
+            self.is_done = True
+            del events[events.index(END_MARK) :]
+        return events
 
     def _feed(self, data: bytes) -> list[bytes]:
         text = self._rest + data

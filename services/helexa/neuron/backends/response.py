@@ -51,8 +51,10 @@ class Response:
         self._timeouts = timeouts
         self._connection = connection
         self._loop = asyncio.get_running_loop()
-        self._parser = httptools.HttpResponseParser(self)
         self._chunks: list[bytes] = []
+        self.on_body = self._chunks.append
+        """Called by the parser."""
+        self._parser = httptools.HttpResponseParser(self)
         self._size = 0
         self._header_bytes = 0
         self._has_head = False
@@ -82,7 +84,7 @@ class Response:
         """
         while not self._chunks and not self._is_complete:
             await self._wait(self._timeouts.idle_s)
-        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        data = b"".join(self._chunks)
         self._chunks.clear()
         self._size = 0
         self._resume()
@@ -196,8 +198,10 @@ class Response:
             self._deadline_s = self._loop.time() + self._timeouts.idle_s
             if self._chunks:
                 self._give()
-        elif self._size > _PAUSE_ABOVE_BYTES:
-            self._pause()
+        elif self._is_discarded:
+            self._chunks.clear()
+        elif self._chunks:
+            self._hold(len(data))
 
     def feed_end(self) -> None:
         """Take the end of the connection."""
@@ -210,9 +214,16 @@ class Response:
         self.was_cut = True
         self._fail(BackendError("the backend closed the connection"))
 
+    def _hold(self, size: int) -> None:
+        """Keep what has come for whoever reads."""
+        self._wake()
+        self._size += size
+        if self._size > _PAUSE_ABOVE_BYTES:
+            self._pause()
+
     def _give(self) -> None:
         """Hand what has come to the sink."""
-        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        data = b"".join(self._chunks)
         self._chunks.clear()
         self._size = 0
         if self._sink is not None and not self._sink(data):
@@ -250,8 +261,8 @@ class Response:
     def on_message_begin(self) -> None:
         """Called by the parser."""
         if self._is_complete:
-            # A second answer to one request: what would be read next could not be trusted.
-            self._connection.abort()
+            # What would be read next could not be trusted.
+            raise httptools.HttpParserError("a second answer to one request")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser."""
@@ -270,15 +281,6 @@ class Response:
             return
         self._has_head = True
         self._wake()
-
-    def on_body(self, data: bytes) -> None:
-        """Called by the parser."""
-        if self._is_discarded or self._is_complete:
-            return
-        self._chunks.append(data)
-        self._size += len(data)
-        if self._sink is None:
-            self._wake()
 
     def on_message_complete(self) -> None:
         """Called by the parser, also for an interim response such as 100."""
