@@ -181,7 +181,8 @@ class Execution:
             while not await stream.pump(flow.take):
                 await self.outbox.catch_up()
         finally:
-            flow.close()
+            if self._stopped is not None:
+                flow.drop()
             self._count_tokens(time.monotonic())
             # A backend that will not let go must not keep the slot.
             with contextlib.suppress(TimeoutError):
@@ -189,6 +190,8 @@ class Execution:
                     await stream.aclose()
             if self._stopped is None:
                 flow.flush(time.monotonic())
+            # Nothing leaves after the end.
+            flow.drop()
         usage_event = flow.splicer.usage_event()
         if self.request.show_usage and usage_event is not None:
             self.outbox.send_events([usage_event])

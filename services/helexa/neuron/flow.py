@@ -37,7 +37,6 @@ class Flow:
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._will_depart = False
-        self._is_closed = False
         self._failure: HelexaError | None = None
 
     def take(self, events: list[bytes]) -> bool:
@@ -64,14 +63,19 @@ class Flow:
         return not self._outbox.is_behind
 
     def depart(self, now_s: float) -> None:
-        """Publish what waits, unless that is over."""
+        """Publish what waits; a failure is for whoever brings the next events."""
         self._will_depart = False
-        if self._is_closed:
+        events = self._waiting
+        if not events or self._failure is not None:
             return
+        self._waiting = []
+        self._waiting_bytes = 0
+        # A frame that is late moves those after it, but by half of the interval at most.
+        due_s = self._due_s or now_s
+        self._due_s = max(due_s, now_s - self._interval_s / 2) + self._interval_s
         try:
-            self.flush(now_s)
+            self._outbox.send_events(events)
         except HelexaError as error:
-            # Nobody is there to be told; whoever brings the next events is.
             self._failure = error
 
     def flush(self, now_s: float) -> None:
@@ -80,19 +84,14 @@ class Flow:
         Raises:
             HelexaError: it cannot be published, or what came before could not.
         """
+        self.depart(now_s)
         if self._failure is not None:
             raise self._failure
-        events, self._waiting = self._waiting, []
-        self._waiting_bytes = 0
-        if events:
-            # A frame that is late moves those after it, but by half of the interval at most.
-            due_s = self._due_s or now_s
-            self._due_s = max(due_s, now_s - self._interval_s / 2) + self._interval_s
-            self._outbox.send_events(events)
 
-    def close(self) -> None:
-        """Publish nothing more by itself."""
-        self._is_closed = True
+    def drop(self) -> None:
+        """Forget what waits."""
+        self._waiting = []
+        self._waiting_bytes = 0
 
     @property
     def published(self) -> int:

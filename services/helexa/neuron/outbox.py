@@ -64,6 +64,7 @@ class Outbox:
         "_wire",
         "attempt",
         "events",
+        "is_behind",
         "kept",
         "kept_bytes",
         "output_bytes",
@@ -85,6 +86,8 @@ class Outbox:
         """Number frames from `first_seq` on and events from `first_event` on; tell `store`."""
         self.subject = subject
         self.attempt = attempt
+        self.is_behind = False
+        """Whether more waited to be sent than should when the last frame was published."""
         self.kept: deque[KeptFrame] = deque()
         self.kept_bytes = 0
         self.events = 0
@@ -105,15 +108,11 @@ class Outbox:
         """The digest of everything published for the client, in hexadecimal."""
         return self._hash.hexdigest()
 
-    @property
-    def is_behind(self) -> bool:
-        """Whether more waits to be sent than should."""
-        return self._wire.is_behind
-
     async def catch_up(self) -> None:
         """Wait until no more waits to be sent than should."""
         if self._wire.is_behind:
             await self._wire.catch_up()
+        self.is_behind = False
 
     def send_events(self, events: list[bytes]) -> None:
         """Publish `events` in one frame, as a client reads them."""
@@ -200,3 +199,4 @@ class Outbox:
         except UnavailableError:
             # It is kept, and goes out again when the link is back.
             return
+        self.is_behind = self._wire.is_behind
