@@ -255,6 +255,8 @@ class Response:
     def _complete(self, *, reusable: bool) -> None:
         self._is_complete = True
         self._disarm()
+        # We know each other: only the garbage collector would find the two.
+        del self._parser
         self._connection.finish(reusable=reusable)
         self._wake()
 
