@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from helexa.bus.deadlines import Deadlines
 from helexa.neuron.backends.connection import Connection
 from helexa.neuron.backends.limits import Timeouts
 from helexa.neuron.backends.response import Response
@@ -80,6 +81,7 @@ class HttpClient:
         self._tls = tls
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
+        self._deadlines = Deadlines(Response.on_deadline)
         self._is_closed = False
 
     @property
@@ -102,7 +104,7 @@ class HttpClient:
             sent_s = time.monotonic()
             response = kept.send(request, limits)
             try:
-                await self._head_of(response)
+                await response.head()
             except BackendError:
                 # A server may close a kept connection just as the request leaves; later it had
                 # begun, and a whole answer would be made twice.
@@ -112,7 +114,7 @@ class HttpClient:
             else:
                 return response
         response = (await self._connect(limits)).send(request, limits)
-        await self._head_of(response)
+        await response.head()
         return response
 
     async def fetch(
@@ -135,14 +137,6 @@ class HttpClient:
         for connection in tuple(self._open):
             connection.abort()
 
-    @staticmethod
-    async def _head_of(response: Response) -> None:
-        try:
-            await response.head()
-        except BaseException:
-            response.close()
-            raise
-
     def _take(self) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
@@ -157,7 +151,7 @@ class HttpClient:
         try:
             async with asyncio.timeout(limits.connect_s):
                 _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: Connection(self._keep, self._forget),
+                    lambda: Connection(self._deadlines, self._keep, self._forget),
                     address.host,
                     address.port,
                     ssl=self._tls_context() if address.is_secure else None,

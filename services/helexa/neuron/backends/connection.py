@@ -11,6 +11,7 @@ from typing import cast
 
 from typing_extensions import override
 
+from helexa.bus.deadlines import Deadlines
 from helexa.neuron.backends.limits import Timeouts
 from helexa.neuron.backends.response import Response
 
@@ -19,13 +20,18 @@ class Connection(asyncio.Protocol):
     """A socket that carries one exchange at a time.
 
     Args:
+        deadlines: calls `on_deadline` of the responses whose time has come.
         on_free: called when an exchange has ended and another one may begin.
         on_lost: called once when the socket is closed, by whichever side.
     """
 
     def __init__(
-        self, on_free: Callable[["Connection"], None], on_lost: Callable[["Connection"], None]
+        self,
+        deadlines: Deadlines[Response],
+        on_free: Callable[["Connection"], None],
+        on_lost: Callable[["Connection"], None],
     ) -> None:
+        self._deadlines = deadlines
         self._on_free = on_free
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
@@ -39,7 +45,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, request: bytes, timeouts: Timeouts) -> Response:
         """Send a request as it goes on the wire and return its response to come."""
-        response = Response(self, timeouts)
+        response = Response(self, timeouts, self._deadlines)
         self._response = response
         if self._transport is None or self._transport.is_closing():
             response.feed_end()

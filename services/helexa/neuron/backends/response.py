@@ -2,11 +2,13 @@
 """A response as it arrives from a backend."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Protocol
 
 import httptools
 
+from helexa.bus.deadlines import Deadlines
 from helexa.neuron.backends.limits import Timeouts
 from helexa.protocol.errors import BackendError
 
@@ -40,7 +42,9 @@ class Response:
     Reading from the socket pauses while more than 256 KiB wait here to be read.
     """
 
-    def __init__(self, connection: Link, timeouts: Timeouts) -> None:
+    def __init__(
+        self, connection: Link, timeouts: Timeouts, deadlines: "Deadlines[Response]"
+    ) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         """By lower-case name; of a repeated header the last."""
@@ -64,17 +68,21 @@ class Response:
         self._waiter: asyncio.Future[None] | None = None
         self._sink: Sink | None = None
         self._is_paused = False
+        self._deadlines = deadlines
         self._deadline_s = 0.0
-        self._timer: asyncio.TimerHandle | None = None
 
     async def head(self) -> None:
         """Wait for the status and the headers.
 
         Raises:
-            BackendError: the connection broke, or nothing came in time.
+            BackendError: the connection broke, or nothing came in time; it is closed then.
         """
-        while not self._has_head:
-            await self._wait(self._timeouts.first_byte_s)
+        try:
+            while not self._has_head:
+                await self._wait(self._timeouts.first_byte_s)
+        except BaseException:
+            self.close()
+            raise
 
     async def read(self) -> bytes:
         """Return what has come of the body since the last call, b"" at its end.
@@ -132,13 +140,12 @@ class Response:
         self._is_discarded = True
         self._chunks.clear()
         if not self._is_complete:
-            self._disarm()
-            self._timer = self._loop.call_later(_DISCARD_S, self.close)
+            self._deadlines.set(self, time.monotonic() + _DISCARD_S)
             self._resume()
 
     def close(self) -> None:
         """Close the connection unless the response is complete; the backend sees it and stops."""
-        self._disarm()
+        self._deadlines.call_off(self)
         if not self._is_complete:
             self._connection.abort()
 
@@ -148,8 +155,8 @@ class Response:
 
     async def _wait(self, limit_s: float) -> None:
         self._check()
-        self._deadline_s = self._loop.time() + limit_s
-        self._arm()
+        self._deadline_s = time.monotonic() + limit_s
+        self._deadlines.set(self, self._deadline_s)
         self._waiter = self._loop.create_future()
         try:
             await self._waiter
@@ -163,24 +170,15 @@ class Response:
         if self._failure is not None:
             raise self._failure
 
-    def _arm(self) -> None:
-        # One timer serves many reads: it is moved on when it fires, not at each read.
-        if self._timer is not None and self._timer.when() > self._deadline_s:
-            self._disarm()
-        if self._timer is None:
-            self._timer = self._loop.call_at(self._deadline_s, self._on_timer)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _on_timer(self) -> None:
-        self._timer = None
+    def on_deadline(self) -> None:
+        """Give up, unless something came meanwhile: a deadline is not moved at each read."""
+        if self._is_discarded:
+            self.close()
+            return
         if self._waiter is None:
             return
-        if self._loop.time() < self._deadline_s:
-            self._arm()
+        if time.monotonic() < self._deadline_s:
+            self._deadlines.set(self, self._deadline_s)
             return
         limit_s = self._timeouts.idle_s if self._has_head else self._timeouts.first_byte_s
         self._fail(BackendError(f"the backend sent nothing for {limit_s:g} s"))
@@ -195,7 +193,7 @@ class Response:
             self._fail(BackendError("the backend does not speak HTTP"))
             self._connection.abort()
         if self._sink is not None:
-            self._deadline_s = self._loop.time() + self._timeouts.idle_s
+            self._deadline_s = time.monotonic() + self._timeouts.idle_s
             if self._chunks:
                 self._give()
         elif self._is_discarded:
@@ -243,7 +241,7 @@ class Response:
         self._is_paused = False
 
     def _fail(self, error: BackendError) -> None:
-        self._disarm()
+        self._deadlines.call_off(self)
         if self._failure is None:
             self._failure = error
         self._wake()
@@ -254,7 +252,7 @@ class Response:
 
     def _complete(self, *, reusable: bool) -> None:
         self._is_complete = True
-        self._disarm()
+        self._deadlines.call_off(self)
         # We know each other: only the garbage collector would find the two.
         del self._parser
         self._connection.finish(reusable=reusable)
