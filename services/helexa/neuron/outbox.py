@@ -56,6 +56,7 @@ class Outbox:
 
     __slots__ = (
         "_clock",
+        "_first_event",
         "_hash",
         "_last_part",
         "_next_event",
@@ -63,7 +64,6 @@ class Outbox:
         "_store",
         "_wire",
         "attempt",
-        "events",
         "is_behind",
         "kept",
         "kept_bytes",
@@ -90,8 +90,6 @@ class Outbox:
         """Whether more waited to be sent than should when the last frame was published."""
         self.kept: deque[KeptFrame] = deque()
         self.kept_bytes = 0
-        self.events = 0
-        """Events published in this attempt."""
         self.output_bytes = 0
         self.published_at_s = clock()
         """When the last frame went out; at first, when the attempt began."""
@@ -99,9 +97,14 @@ class Outbox:
         self._clock = clock
         self._store = store
         self._next_seq = first_seq
-        self._next_event = first_event
+        self._first_event = self._next_event = first_event
         self._hash = hashlib.sha256()
         self._last_part: tuple[bytes, ...] = ()
+
+    @property
+    def events(self) -> int:
+        """Events published in this attempt."""
+        return self._next_event - self._first_event
 
     @property
     def output_sha256(self) -> str:
@@ -124,7 +127,6 @@ class Outbox:
             numbered = enumerate(events, first)
             text = b"".join([b"id: %d\ndata: %b\n\n" % each for each in numbered])
         self._next_event += count
-        self.events += count
         self._hash.update(text)
         self.output_bytes += len(text)
         self._send(pack_data(self.attempt, self._next_seq, first, count, text))

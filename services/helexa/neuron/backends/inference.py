@@ -89,9 +89,9 @@ class ResponseEvents:
 
     def _pass_on(self, data: bytes) -> bool:
         """Pass on the events that `data` completes; return whether more may come."""
-        goes_on = True
+        goes_on, splitter = True, self._splitter
         try:
-            events = self._splitter.feed(data) if data else self._splitter.finish()
+            events = splitter.feed(data) if data else splitter.finish()
             if self._is_rewritten or ERROR_MARK in b"".join(events):
                 events = self._healthy(events)
             if events:
@@ -100,9 +100,9 @@ class ResponseEvents:
         except HelexaError as error:
             # It must not leave the socket's callback.
             self._failure = self._failure or error
-        if not (data or self._splitter.is_done):
+        if not (data or splitter.is_done):
             self._failure = self._failure or self._interrupted()
-        return goes_on and self._failure is None and not self._splitter.is_done
+        return goes_on and self._failure is None and not splitter.is_done
 
     @property
     def _is_over(self) -> bool:

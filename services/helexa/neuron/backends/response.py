@@ -109,8 +109,8 @@ class Response:
         """
         self._sink = sink
         try:
-            if self._chunks:
-                self._give()
+            self._size = 0
+            self._give()
             if self._is_pouring:
                 self._resume()
             while self._is_pouring and not self._is_complete:
@@ -194,8 +194,7 @@ class Response:
             self._connection.abort()
         if self._sink is not None:
             self._deadline_s = time.monotonic() + self._timeouts.idle_s
-            if self._chunks:
-                self._give()
+            self._give()
         elif self._is_discarded:
             self._chunks.clear()
         elif self._chunks:
@@ -222,9 +221,10 @@ class Response:
     def _give(self) -> None:
         """Hand what has come to the sink."""
         data = b"".join(self._chunks)
+        if not data or self._sink is None:
+            return
         self._chunks.clear()
-        self._size = 0
-        if self._sink is not None and not self._sink(data):
+        if not self._sink(data):
             self._sink = None
             self._pause()
             self._wake()
