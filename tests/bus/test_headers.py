@@ -5,6 +5,7 @@ import pytest
 from nats.aio.client import Client
 
 from helexa.bus import headers
+from helexa.bus.context import REQUEST_ID, TRACEPARENT
 
 BLOCKS = [
     b"NATS/1.0\r\n\r\n",
@@ -41,3 +42,43 @@ def test_no_value_can_add_a_header_or_an_operation() -> None:
     block = headers.encode({"A": "x\r\nB: y\r\n\r\nPUB secret 0\r\n"})
     assert headers.decode(block) == {"A": "x  B: y    PUB secret 0"}
     assert block.count(b"\r\n") == 3
+
+
+REQUESTS = [
+    b"",
+    *BLOCKS,
+    b"NATS/1.0\r\nHelexa-Remaining-Ms: 0\r\n\r\n",
+    b"NATS/1.0\r\nHelexa-Remaining-Ms: 2000\r\nHelexa-Request-Id: g.r\r\n\r\n",
+    b"NATS/1.0\r\nHelexa-Request-Id: g.r\r\nHelexa-Remaining-Ms: 2000\r\n\r\n",
+    b"NATS/1.0\r\nHelexa-Remaining-Ms: soon\r\nHelexa-Request-Id: g.r \r\n\r\n",
+    b"NATS/1.0\r\nHelexa-Remaining-Ms: 7\r\nHelexa-Request-Id: a b\r\nHelexa-Claim: c\r\n\r\n",
+    b"NATS/1.0\r\nHelexa-Remaining-Ms: 7\r\ntraceparent: 0\r\nHelexa-Claim: c\r\nB: x\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("block", REQUESTS)
+def test_what_a_request_tells_is_what_its_headers_say(block: bytes) -> None:
+    fields = headers.decode(block)
+    told = headers.incoming(block)
+    text = fields.get(headers.REMAINING_MS_HEADER, "")
+    assert told.remaining_s == (int(text) / 1000 if text.isdecimal() else None)
+    assert told.request_id == fields.get(headers.REQUEST_ID_HEADER, "")
+    assert told.traceparent == fields.get(headers.TRACEPARENT_HEADER, "")
+    assert told.claim == fields.get(headers.CLAIM_HEADER, "")
+
+
+@pytest.mark.parametrize("request_id", ["", "gate.req", "caf\u00e9 x", "x\r\ny"])
+@pytest.mark.parametrize("claim", ["", "body1"])
+def test_a_request_tells_what_its_sender_knew(request_id: str, claim: str) -> None:
+    tokens = REQUEST_ID.set(request_id), TRACEPARENT.set("00-ab-cd-01")
+    try:
+        told = headers.incoming(headers.outgoing(1.5, claim))
+    finally:
+        REQUEST_ID.reset(tokens[0])
+        TRACEPARENT.reset(tokens[1])
+    assert told == headers.Told(1.5, request_id.replace("\r\n", "  "), "00-ab-cd-01", claim)
+
+
+def test_a_time_that_no_caller_can_mean_is_none() -> None:
+    block = b"NATS/1.0\r\nHelexa-Remaining-Ms: " + b"9" * 5000 + b"\r\n\r\n"
+    assert headers.incoming(block).remaining_s is None

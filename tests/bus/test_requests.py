@@ -167,6 +167,58 @@ async def test_the_request_id_and_the_remaining_time_travel_along(
     assert 5 < seen[0][1] <= 7
 
 
+async def test_a_handler_that_never_waits_is_asked_where_the_request_is_read(
+    bus: Bus, service: Service, neuron: str
+) -> None:
+    seen: list[tuple[str, float, asyncio.Task[object] | None]] = []
+
+    def handle(request: ExecuteRequest) -> ExecuteReply:
+        deadline = DEADLINE.get()
+        assert deadline is not None
+        seen.append((REQUEST_ID.get(), deadline.remaining_s, asyncio.current_task()))
+        return ExecuteReply(neuron_id=request.model, slots_free=len(request.body))
+
+    await service.serve_at_once(subjects.EXECUTE, handle, neuron=neuron)
+    token = REQUEST_ID.set("gate.req")
+    try:
+        reply = await bus.request(subjects.EXECUTE, ask(b"123"), deadline_s=7, neuron=neuron)
+    finally:
+        REQUEST_ID.reset(token)
+    assert reply == ExecuteReply(neuron_id="m", slots_free=3)
+    [(request_id, remaining_s, task)] = seen
+    assert (request_id, task) == ("gate.req", None)
+    assert 5 < remaining_s <= 7
+    assert service.endpoints[0].requests == 1
+
+
+async def test_what_a_handler_that_never_waits_raises_reaches_the_caller(
+    bus: Bus, service: Service, neuron: str
+) -> None:
+    raised: list[Exception] = [BusyError("4 of 4 slots"), ZeroDivisionError("hunter2")]
+
+    def handle(_: ExecuteRequest) -> ExecuteReply:
+        raise raised.pop(0)
+
+    await service.serve_at_once(subjects.EXECUTE, handle, neuron=neuron)
+    with pytest.raises(BusyError, match="4 of 4 slots"):
+        await bus.request(subjects.EXECUTE, ask(), deadline_s=5, neuron=neuron)
+    with pytest.raises(InternalError) as caught:
+        await bus.request(subjects.EXECUTE, ask(), deadline_s=5, neuron=neuron)
+    assert "hunter2" not in repr(caught.value.to_reply())
+    assert service.endpoints[0].errors == 2
+
+
+async def test_a_reply_at_once_that_fits_no_message_is_an_error(
+    bus: Bus, service: Service, neuron: str
+) -> None:
+    def handle(_: ExecuteRequest) -> ExecuteReply:
+        return ExecuteReply(neuron_id="n" * (bus.max_payload_bytes + 64 * 1024))
+
+    await service.serve_at_once(subjects.EXECUTE, handle, neuron=neuron)
+    with pytest.raises(RequestTooLargeError):
+        await bus.request(subjects.EXECUTE, ask(), deadline_s=5, neuron=neuron)
+
+
 async def test_a_stopping_service_finishes_what_it_accepted(bus: Bus, neuron: str) -> None:
     service = Service(bus, "test", instance="a", version="1")
     accepted, release = asyncio.Event(), asyncio.Event()
@@ -235,10 +287,16 @@ async def test_a_body_larger_than_a_message_travels_through_the_object_store(
         async def handle(request: ExecuteRequest) -> ExecuteReply:
             return ExecuteReply(neuron_id="n", slots_free=sum(request.body))
 
+        def handle_at_once(request: ExecuteRequest) -> ExecuteReply:
+            return ExecuteReply(neuron_id="n", slots_free=-sum(request.body))
+
         await service.serve(subjects.EXECUTE, handle, neuron="n")
+        await service.serve_at_once(subjects.EXECUTE, handle_at_once, neuron="o")
         large = b"\x01" * (bus.max_payload_bytes * 3)
         reply = await bus.request(subjects.EXECUTE, ask(large), deadline_s=20, neuron="n")
         assert reply.slots_free == len(large)
+        reply = await bus.request(subjects.EXECUTE, ask(large), deadline_s=20, neuron="o")
+        assert reply.slots_free == -len(large)
         with pytest.raises(RequestTooLargeError):
             await bus.request(
                 subjects.EXECUTE, ask(bytes(129 * 1024 * 1024)), deadline_s=20, neuron="n"

@@ -36,24 +36,24 @@ class NeuronService:
     async def bind(self, service: Service) -> None:
         """Serve every call of this neuron."""
         neuron = encode_token(self.agent.presence.neuron_id)
-        await service.serve(subjects.EXECUTE, self.execute, neuron=neuron)
-        await service.serve(subjects.CANCEL, self.cancel, neuron=neuron)
-        await service.serve(subjects.ATTACH, self.attach, neuron=neuron)
+        await service.serve_at_once(subjects.EXECUTE, self.execute, neuron=neuron)
+        await service.serve_at_once(subjects.CANCEL, self.cancel, neuron=neuron)
+        await service.serve_at_once(subjects.ATTACH, self.attach, neuron=neuron)
         await service.serve(subjects.RESEND, self.resend, neuron=neuron)
         await service.serve(subjects.PROVISION, self.provision, neuron=neuron)
         await service.serve(subjects.CAPABILITIES, self.capabilities, neuron=neuron)
         await service.serve(subjects.HEALTH, self.health, neuron=neuron)
         await service.serve(subjects.DRAIN, self.drain, neuron=neuron)
 
-    async def execute(self, request: ExecuteRequest) -> ExecuteReply:
+    def execute(self, request: ExecuteRequest) -> ExecuteReply:
         """Take a request or refuse it, at once."""
-        return await self.agent.execute_request(request)
+        return self.agent.executor.accept(request)
 
-    async def cancel(self, request: CancelRequest) -> Cancelled:
+    def cancel(self, request: CancelRequest) -> Cancelled:
         """Stop a request for its owner."""
         return self.agent.executor.cancel(request)
 
-    async def attach(self, request: AttachRequest) -> Attached:
+    def attach(self, request: AttachRequest) -> Attached:
         """Give a request another owner."""
         return self.agent.executor.attach(request)
 

@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Self
 
@@ -18,8 +19,9 @@ from helexa.bus import headers
 from helexa.bus.bodies import get_body, put_body
 from helexa.bus.closing import close, drop_socket
 from helexa.bus.connection import Connection
-from helexa.bus.context import DEADLINE, Deadline
+from helexa.bus.context import DEADLINE
 from helexa.bus.direct import DirectClient
+from helexa.bus.subscription import Hearer
 from helexa.protocol.codec import pack, unpack
 from helexa.protocol.errors import (
     DeadlineExceededError,
@@ -40,8 +42,6 @@ PING_INTERVAL_S = 5
 PENDING_WHILE_AWAY_BYTES = 8 * 1024 * 1024
 HEADROOM_BYTES = 16 * 1024
 """Room for headers below the server's largest payload."""
-
-RawCallback = Callable[[str, bytes], None]
 
 
 class Bus:
@@ -120,17 +120,25 @@ class Bus:
             RequestTooLargeError: it fits neither a message nor the object store.
             HelexaError: what the other side raised.
         """
-        deadline = Deadline.after(deadline_s)
+        at = time.monotonic() + deadline_s
         inherited = DEADLINE.get()
-        if inherited is not None and inherited.at < deadline.at:
-            deadline = inherited
+        if inherited is not None and inherited.at < at:
+            at = inherited.at
         subject = subject_of(call.subject, **tokens)
         payload = pack(message)
         claim = ""
         if len(payload) > self.max_payload_bytes:
             claim, payload = await put_body(self.jetstream, payload), b""
-        block = headers.outgoing(deadline.remaining_s, claim)
-        reply, block = await self._exchange(subject, payload, block, deadline)
+        left_s = at - time.monotonic()
+        if left_s <= 0:
+            raise DeadlineExceededError
+        self._require_connection()
+        try:
+            reply, block = await self.client.exchange(
+                subject, payload, headers.outgoing(left_s, claim), at
+            )
+        except nats.errors.Error as error:
+            raise _ours(error, subject) from error
         if block:
             fields = headers.decode(block)
             if headers.ERROR_CODE_HEADER in fields:
@@ -165,10 +173,8 @@ class Bus:
         """
         try:
             self.client.send(subject, data, reply=reply)
-        except nats.errors.MaxPayloadError as error:
-            raise RequestTooLargeError(f"{len(data)} bytes do not fit one message") from error
         except nats.errors.Error as error:
-            raise UnavailableError("the site's servers cannot be reached") from error
+            raise _ours(error, subject) from error
 
     async def publish_stored(self, subject: str, data: bytes, *, deadline_s: float = 5.0) -> None:
         """Publish `data` and return when a stream holds it.
@@ -176,7 +182,12 @@ class Bus:
         Raises:
             HelexaError: no stream has confirmed it.
         """
-        reply, _ = await self._exchange(subject, data, b"", Deadline.after(deadline_s))
+        self._require_connection()
+        at = time.monotonic() + deadline_s
+        try:
+            reply, _ = await self.client.exchange(subject, data, b"", at)
+        except nats.errors.Error as error:
+            raise _ours(error, subject) from error
         ack = json.loads(reply)
         if "error" in ack:
             raise UnavailableError(str(ack["error"].get("description", "not stored")))
@@ -209,7 +220,7 @@ class Bus:
         return await self.subscribe_raw(pattern_of(event.subject, **tokens), take, queue=queue)
 
     async def subscribe_raw(
-        self, subject: str, handler: RawCallback, *, queue: str = ""
+        self, subject: str, handler: Hearer, *, queue: str = ""
     ) -> Subscription:
         """Call `handler` with the subject and bytes of every message, in order.
 
@@ -217,31 +228,12 @@ class Bus:
         does not tell its author, and what was appended to a log, which subscribers get even where
         the log refuses it (seen). Who appends publishes a copy once it is accepted.
         """
-
-        def take(subject: str, _: str, data: bytes, block: bytes) -> None:
-            if not block or not headers.decode(block):
-                handler(subject, data)
-
         await self.wait_connected()
-        return await self.client.listen(subject, take, queue=queue)
+        return await self.client.hear(subject, handler, queue=queue)
 
-    async def _exchange(
-        self, subject: str, payload: bytes, block: bytes, deadline: Deadline
-    ) -> tuple[bytes, bytes]:
-        if deadline.remaining_s <= 0:
-            raise DeadlineExceededError
-        if not self.is_connected:
+    def _require_connection(self) -> None:
+        if not self.client.is_connected:
             raise UnavailableError("the site's servers cannot be reached")
-        try:
-            return await self.client.exchange(subject, payload, block, deadline.at)
-        except nats.errors.NoRespondersError as error:
-            raise NoRespondersError(f"nobody serves {subject}") from error
-        except nats.errors.TimeoutError as error:
-            raise DeadlineExceededError(f"no answer from {subject} in time") from error
-        except nats.errors.MaxPayloadError as error:
-            raise RequestTooLargeError from error
-        except nats.errors.Error as error:
-            raise UnavailableError("the site's servers cannot be reached") from error
 
     async def _connect(self) -> None:
         await self.client.connect(
@@ -293,3 +285,14 @@ class Bus:
         self.closed.set()
         if not self._leaving:
             _log.error("bus_closed", extra={"error": self.last_error})
+
+
+def _ours(error: nats.errors.Error, subject: str) -> HelexaError:
+    """Return what callers are told of an error of the client."""
+    if isinstance(error, nats.errors.NoRespondersError):
+        return NoRespondersError(f"nobody serves {subject}")
+    if isinstance(error, nats.errors.TimeoutError):
+        return DeadlineExceededError(f"no answer from {subject} in time")
+    if isinstance(error, nats.errors.MaxPayloadError):
+        return RequestTooLargeError(f"what is for {subject} does not fit one message")
+    return UnavailableError("the site's servers cannot be reached")

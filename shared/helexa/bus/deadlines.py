@@ -51,3 +51,23 @@ class Deadlines(Generic[KeyT]):
             self._arm(min(self._due.values()))
         for key in over:
             self._when_over(key)
+
+
+class TaskLimit:
+    """The end of the time that a caller waits for a task."""
+
+    __slots__ = ("_is_over", "_task")
+
+    def __init__(self, task: asyncio.Task[object] | None) -> None:
+        self._task = task
+        self._is_over = False
+
+    def end(self) -> None:
+        """Cancel the task: nobody waits any more."""
+        self._is_over = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def was_the_reason(self) -> bool:
+        """Whether the task was cancelled by this, and by nothing else."""
+        return self._is_over and self._task is not None and self._task.uncancel() == 0

@@ -21,7 +21,6 @@ from typing import Any
 from nats import errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
 from typing_extensions import override
 
@@ -29,6 +28,7 @@ from helexa.bus import headers as header_block
 from helexa.bus.deadlines import Deadlines
 from helexa.bus.parser import CRLF, Parser
 from helexa.bus.reply_tokens import ReplyTokens
+from helexa.bus.subscription import DirectSubscription, Hearer, Taker
 from helexa.protocol.naming import random_id
 
 _log = logging.getLogger(__name__)
@@ -36,23 +36,6 @@ _log = logging.getLogger(__name__)
 WRITE_AHEAD_BYTES = 64 * 1024
 """What a slow server may leave in the socket's buffer; what comes then is held back, and is sent
 again where the connection breaks."""
-
-Taker = Callable[[str, str, bytes, bytes], None]
-"""Takes a message: its subject, the subject to answer on, its data, its block of headers.
-
-The last three may be empty. It must not block; what it raises is logged.
-"""
-
-
-class DirectSubscription(Subscription):
-    """A subscription whose messages are handed over where they are read. It knows no limit."""
-
-    def __init__(
-        self, client: "DirectClient", number: int, subject: str, queue: str, take: Taker
-    ) -> None:
-        """Hand what comes on `subject` to `take`."""
-        super().__init__(client, number, subject, queue=queue)
-        self.take = take
 
 
 class DirectClient(Client):
@@ -78,14 +61,26 @@ class DirectClient(Client):
         Raises:
             nats.errors.Error: the connection is about to close, or has.
         """
+        made = self._subscription(subject, queue)
+        made.take = take
+        await self._send_subscribe(made)
+        return made
+
+    async def hear(self, subject: str, hear: Hearer, *, queue: str = "") -> DirectSubscription:
+        """Call `hear` with every message on `subject` that has no headers, as `listen` does."""
+        made = self._subscription(subject, queue)
+        made.hear = hear
+        await self._send_subscribe(made)
+        return made
+
+    def _subscription(self, subject: str, queue: str) -> DirectSubscription:
         if self.is_closed:
             raise errors.ConnectionClosedError
         if self.is_draining:
             raise errors.ConnectionDrainingError
         self._sid += 1
-        made = DirectSubscription(self, self._sid, subject, queue, take)
+        made = DirectSubscription(self, self._sid, subject, queue)
         self._subs[self._sid] = made
-        await self._send_subscribe(made)
         return made
 
     def send(self, subject: str, data: bytes, *, reply: str = "", header: bytes = b"") -> None:
@@ -95,15 +90,17 @@ class DirectClient(Client):
             nats.errors.Error: it is too large, the connection is closed, or it is away and what is
                 kept for it has reached its bound.
         """
+        size = len(data)
         if self._status != Client.CONNECTED:
-            self._check(len(data))
-        if len(data) > self._max_payload:
+            self._check(size)
+        if size > self._max_payload:
             raise errors.MaxPayloadError
         if header:
-            head = f"HPUB {subject} {reply} {len(header)} {len(header) + len(data)}\r\n".encode()
+            ahead = len(header)
+            head = f"HPUB {subject} {reply} {ahead} {ahead + size}\r\n".encode()
             self._emit(b"".join((head, header, data, CRLF)))
         else:
-            head = f"PUB {subject} {reply} {len(data)}\r\n".encode()
+            head = f"PUB {subject} {reply} {size}\r\n".encode()
             self._emit(b"".join((head, data, CRLF)))
 
     @property
@@ -128,17 +125,18 @@ class DirectClient(Client):
         """
         if not self._inbox:
             await self._open_inbox()
-        token = random_id(128)
+        inbox = self._inbox + random_id(128)
         reply = asyncio.get_running_loop().create_future()
-        self._awaited[token] = reply
-        self._deadlines.set(token, at)
+        self._awaited[inbox] = reply
+        self._deadlines.set(inbox, at)
         try:
-            self.send(subject, data, reply=self._inbox + token, header=header)
-            await self.catch_up()
+            self.send(subject, data, reply=inbox, header=header)
+            if self._pending_data_size > self._max_pending_size:
+                await self.catch_up()
             answer: tuple[bytes, bytes] = await reply
         finally:
-            del self._awaited[token]
-            self._deadlines.call_off(token)
+            del self._awaited[inbox]
+            self._deadlines.call_off(inbox)
         if answer[1].startswith(header_block.NO_RESPONDERS):
             raise errors.NoRespondersError
         return answer
@@ -180,7 +178,10 @@ class DirectClient(Client):
         if type(found) is DirectSubscription:
             # What leaves a socket's callback ends the connection for everybody.
             try:
-                found.take(subject.decode(), reply.decode(), data, header)
+                if found.take is not None:
+                    found.take(subject.decode(), reply.decode() if reply else "", data, header)
+                elif found.hear is not None and not (header and header_block.decode(header)):
+                    found.hear(subject.decode(), data)
             except Exception:  # noqa: BLE001 - see above
                 _log.exception("subscriber_failed", extra={"subject": found.subject})
         elif found is not None:
@@ -267,12 +268,12 @@ class DirectClient(Client):
         await self.listen(f"{self._inbox}*", self._take_reply)
 
     def _take_reply(self, subject: str, _: str, data: bytes, header: bytes) -> None:
-        reply = self._awaited.get(subject.rpartition(".")[2])
+        reply = self._awaited.get(subject)
         if reply is not None and not reply.done():
             reply.set_result((data, header))
 
-    def _give_up(self, token: str) -> None:
-        reply = self._awaited[token]
+    def _give_up(self, inbox: str) -> None:
+        reply = self._awaited[inbox]
         if not reply.done():
             reply.set_exception(errors.TimeoutError())
 

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """The headers of a message on the bus."""
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import NamedTuple
 
 from helexa.bus.context import REQUEST_ID, TRACEPARENT
 
@@ -25,9 +27,23 @@ _VERSION = "NATS/1.0"
 _LINE_ENDS = str.maketrans("\r\n", "  ")
 
 
+class Told(NamedTuple):
+    """What a request's headers tell who serves it."""
+
+    remaining_s: float | None = None
+    """How long the caller waits, if it says so."""
+    request_id: str = ""
+    traceparent: str = ""
+    claim: str = ""
+
+
+UNTOLD = Told()
+
+
 def outgoing(remaining_s: float, claim: str = "") -> bytes:
     """Return the block of headers of a request sent from the current context."""
-    text = f"{_VERSION}\r\n{REMAINING_MS_HEADER}: {max(0, int(remaining_s * 1000))}\r\n"
+    milliseconds = int(remaining_s * 1000) if remaining_s > 0 else 0
+    text = f"{_VERSION}\r\n{REMAINING_MS_HEADER}: {milliseconds}\r\n"
     if request := REQUEST_ID.get():
         text += f"{REQUEST_ID_HEADER}: {_clean(request)}\r\n"
     if trace := TRACEPARENT.get():
@@ -37,10 +53,25 @@ def outgoing(remaining_s: float, claim: str = "") -> bytes:
     return (text + "\r\n").encode()
 
 
-def remaining_s(headers: Mapping[str, str]) -> float | None:
-    """Return how long the caller waits, if it says so."""
-    text = headers.get(REMAINING_MS_HEADER, "")
-    return int(text) / 1000 if text.isdecimal() else None
+def incoming(block: bytes) -> Told:
+    """Return what `block`, a request's, tells; what `outgoing` has written is read in one step."""
+    if not block:
+        return UNTOLD
+    found = _OUTGOING.fullmatch(block.decode("utf-8", "replace"))
+    if found is None:
+        return _read_told(decode(block))
+    remaining_ms, request, trace, claim = found.groups("")
+    return Told(int(remaining_ms) / 1000, request, trace, claim)
+
+
+def _read_told(fields: Mapping[str, str]) -> Told:
+    remaining_ms = fields.get(REMAINING_MS_HEADER, "")
+    return Told(
+        int(remaining_ms) / 1000 if _MILLISECONDS.fullmatch(remaining_ms) else None,
+        fields.get(REQUEST_ID_HEADER, ""),
+        fields.get(TRACEPARENT_HEADER, ""),
+        fields.get(CLAIM_HEADER, ""),
+    )
 
 
 def encode(headers: Mapping[str, str]) -> bytes:
@@ -83,3 +114,15 @@ def _name(text: str) -> str:
     """Return the name in what is before a colon; empty where it is none."""
     name = text.strip()
     return name if name.isascii() and name.isprintable() and " " not in name else ""
+
+
+_MILLISECONDS = re.compile(r"[0-9]{1,12}")
+# Values that a reader would have to strip are left to `decode`.
+_OUTGOING = re.compile(
+    rf"{re.escape(_VERSION)}\r\n{REMAINING_MS_HEADER}: ([0-9]{{1,12}})\r\n"
+    + "".join(
+        rf"(?:{name}: ([!-~]*)\r\n)?"
+        for name in (REQUEST_ID_HEADER, TRACEPARENT_HEADER, CLAIM_HEADER)
+    )
+    + r"\r\n"
+)

@@ -3,12 +3,11 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 import nats.errors
 from nats.aio.subscription import Subscription
@@ -17,7 +16,9 @@ from helexa.bus import headers
 from helexa.bus.bodies import get_body, put_body
 from helexa.bus.client import Bus
 from helexa.bus.context import DEADLINE, REQUEST_ID, SUBJECT, TRACEPARENT, Deadline
-from helexa.bus.deadlines import Deadlines
+from helexa.bus.deadlines import Deadlines, TaskLimit
+from helexa.bus.discovery import Identity, Tally
+from helexa.bus.subscription import Taker
 from helexa.protocol import subjects
 from helexa.protocol.codec import pack, unpack
 from helexa.protocol.errors import (
@@ -25,6 +26,7 @@ from helexa.protocol.errors import (
     DeadlineExceededError,
     HelexaError,
     InternalError,
+    RequestTooLargeError,
     ShuttingDownError,
 )
 from helexa.protocol.messages.base import Message
@@ -39,17 +41,10 @@ UNSUBSCRIBE_S = 2.0
 
 
 @dataclass(slots=True)
-class Endpoint:
-    """One served call and what it has done, as `$SRV.STATS` tells it."""
+class Endpoint(Tally):
+    """One served call."""
 
-    name: str
-    subject: str
-    queue: str
     subscription: Subscription | None = None
-    requests: int = 0
-    errors: int = 0
-    seconds: float = 0.0
-    last_error: str = ""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
 
@@ -60,27 +55,7 @@ class _Asked:
     subject: str
     reply: str
     data: bytes
-    fields: dict[str, str]
-
-
-class _Limit:
-    """The end of the time that a caller waits for a task."""
-
-    __slots__ = ("_is_over", "_task")
-
-    def __init__(self, task: asyncio.Task[object] | None) -> None:
-        self._task = task
-        self._is_over = False
-
-    def end(self) -> None:
-        """Cancel the task: nobody waits any more."""
-        self._is_over = True
-        if self._task is not None:
-            self._task.cancel()
-
-    def was_the_reason(self) -> bool:
-        """Whether the task was cancelled by this, and by nothing else."""
-        return self._is_over and self._task is not None and self._task.uncancel() == 0
+    told: headers.Told
 
 
 class Service:
@@ -93,14 +68,12 @@ class Service:
     def __init__(self, bus: Bus, name: str, *, instance: str, version: str) -> None:
         """Name the service; `serve` makes it answer."""
         self.bus = bus
-        self.name = f"helexa-{name}"
         self.instance = instance
-        self.version = version
         self.endpoints: list[Endpoint] = []
+        self._identity = Identity(f"helexa-{name}", instance, version)
         self._discovery: list[Subscription] = []
-        self._started = datetime.now(UTC)
         self._stopping = False
-        self._deadlines = Deadlines(_Limit.end)
+        self._deadlines = Deadlines(TaskLimit.end)
 
     async def serve(
         self,
@@ -112,22 +85,52 @@ class Service:
         **tokens: str,
     ) -> None:
         """Answer `call` with `handler`; replicas that share `queue` share the requests."""
-        subject = pattern_of(call.subject, **tokens)
-        endpoint = Endpoint(call.subject.rpartition(".")[2].strip("{}"), subject, queue)
+        endpoint = _endpoint(call, queue, tokens)
 
         def take(subject: str, reply: str, data: bytes, block: bytes) -> None:
-            asked = _Asked(subject, reply, data, headers.decode(block) if block else {})
+            asked = _Asked(subject, reply, data, headers.incoming(block))
             if len(endpoint.tasks) >= concurrency or self._stopping:
                 self._send_error(asked, ShuttingDownError() if self._stopping else BusyError())
-                return
-            task = asyncio.create_task(self._answer(endpoint, call, handler, asked))
-            endpoint.tasks.add(task)
-            task.add_done_callback(endpoint.tasks.discard)
+            else:
+                self._start(endpoint, call, handler, asked)
 
+        await self._listen(endpoint, take)
+
+    async def serve_at_once(
+        self,
+        call: Call[RequestT, ReplyT],
+        handler: Callable[[RequestT], ReplyT],
+        *,
+        queue: str = "",
+        **tokens: str,
+    ) -> None:
+        """Answer `call` with `handler`, which never waits, where the request is read.
+
+        That saves a task for each request. Its reply must fit one message.
+        """
+        endpoint = _endpoint(call, queue, tokens)
+
+        async def handle(request: RequestT) -> ReplyT:
+            return handler(request)
+
+        def take(subject: str, reply: str, data: bytes, block: bytes) -> None:
+            asked = _Asked(subject, reply, data, headers.incoming(block))
+            if self._stopping:
+                self._send_error(asked, ShuttingDownError())
+            elif asked.told.claim:
+                self._start(endpoint, call, handle, asked)
+            else:
+                copy_context().run(self._answer_at_once, endpoint, call, handler, asked)
+
+        await self._listen(endpoint, take)
+
+    async def _listen(self, endpoint: Endpoint, take: Taker) -> None:
         await self.bus.wait_connected()
         if not self._discovery:
             await self._announce()
-        endpoint.subscription = await self.bus.client.listen(subject, take, queue=queue)
+        endpoint.subscription = await self.bus.client.listen(
+            endpoint.subject, take, queue=endpoint.queue
+        )
         self.endpoints.append(endpoint)
 
     async def drain(self, grace_s: float) -> None:
@@ -146,6 +149,35 @@ class Service:
                 await asyncio.wait(late, timeout=2)
         self._stopping = True
 
+    def _start(
+        self,
+        endpoint: Endpoint,
+        call: Call[RequestT, ReplyT],
+        handler: Callable[[RequestT], Awaitable[ReplyT]],
+        asked: _Asked,
+    ) -> None:
+        task = asyncio.create_task(self._answer(endpoint, call, handler, asked))
+        endpoint.tasks.add(task)
+        task.add_done_callback(endpoint.tasks.discard)
+
+    def _answer_at_once(
+        self,
+        endpoint: Endpoint,
+        call: Call[RequestT, ReplyT],
+        handler: Callable[[RequestT], ReplyT],
+        asked: _Asked,
+    ) -> None:
+        began = time.perf_counter()
+        endpoint.requests += 1
+        try:
+            _enter(asked)
+            data = pack(handler(unpack(call.request, asked.data)))
+            self._send(asked, data)
+        except Exception as error:  # noqa: BLE001 - see `_refuse`
+            self._refuse(endpoint, asked, error)
+        finally:
+            endpoint.seconds += time.perf_counter() - began
+
     async def _answer(
         self,
         endpoint: Endpoint,
@@ -160,19 +192,24 @@ class Service:
             await self._respond(asked, reply)
         except asyncio.CancelledError:
             self._send_error(asked, ShuttingDownError())
-        except HelexaError as error:
-            endpoint.errors += 1
-            endpoint.last_error = error.code
-            _log.debug("refused", extra={"endpoint": endpoint.name, "code": error.code})
-            self._send_error(asked, error)
-        except Exception as error:  # noqa: BLE001 - see below
-            # The one boundary where a defect becomes an answer: the caller must never wait in vain.
-            endpoint.errors += 1
-            endpoint.last_error = InternalError.code
-            _log.exception("handler_failed", extra={"endpoint": endpoint.name})
-            self._send_error(asked, InternalError(kind=type(error).__name__))
+        except Exception as error:  # noqa: BLE001 - see `_refuse`
+            self._refuse(endpoint, asked, error)
         finally:
             endpoint.seconds += time.perf_counter() - began
+
+    def _refuse(self, endpoint: Endpoint, asked: _Asked, error: Exception) -> None:
+        """Answer with `error`: the caller must never wait in vain, whatever it is.
+
+        Here alone a defect becomes an answer.
+        """
+        endpoint.errors += 1
+        if isinstance(error, HelexaError):
+            _log.debug("refused", extra={"endpoint": endpoint.name, "code": error.code})
+        else:
+            _log.error("handler_failed", exc_info=error, extra={"endpoint": endpoint.name})
+            error = InternalError(kind=type(error).__name__)
+        endpoint.last_error = error.code
+        self._send_error(asked, error)
 
     async def _handle(
         self,
@@ -180,19 +217,13 @@ class Service:
         handler: Callable[[RequestT], Awaitable[ReplyT]],
         asked: _Asked,
     ) -> ReplyT:
-        fields = asked.fields
-        SUBJECT.set(asked.subject)
-        REQUEST_ID.set(fields.get(headers.REQUEST_ID_HEADER, ""))
-        TRACEPARENT.set(fields.get(headers.TRACEPARENT_HEADER, ""))
-        remaining = headers.remaining_s(fields)
-        name = fields.get(headers.CLAIM_HEADER)
-        data = await get_body(self.bus.jetstream, name) if name else asked.data
+        deadline = _enter(asked)
+        claim = asked.told.claim
+        data = await get_body(self.bus.jetstream, claim) if claim else asked.data
         request = unpack(call.request, data)
-        if remaining is None:
+        if deadline is None:
             return await handler(request)
-        deadline = Deadline.after(remaining)
-        DEADLINE.set(deadline)
-        limit = _Limit(asyncio.current_task())
+        limit = TaskLimit(asyncio.current_task())
         self._deadlines.set(limit, deadline.at)
         try:
             return await handler(request)
@@ -205,11 +236,11 @@ class Service:
 
     async def _respond(self, asked: _Asked, reply: Message) -> None:
         data = pack(reply)
-        fields: dict[str, str] = {}
+        block = b""
         if len(data) > self.bus.max_payload_bytes:
-            fields[headers.CLAIM_HEADER] = await put_body(self.bus.jetstream, data)
-            data = b""
-        self._send(asked, data, fields)
+            claim = await put_body(self.bus.jetstream, data)
+            data, block = b"", headers.encode({headers.CLAIM_HEADER: claim})
+        self._send(asked, data, block)
 
     def _send_error(self, asked: _Asked, error: HelexaError) -> None:
         reply = error.to_reply()
@@ -217,68 +248,46 @@ class Service:
             headers.ERROR_CODE_HEADER: reply.code,
             headers.ERROR_HEADER: reply.code,
         }
-        self._send(asked, pack(reply), fields)
+        self._send(asked, pack(reply), headers.encode(fields))
 
-    def _send(self, asked: _Asked, data: bytes, fields: dict[str, str]) -> None:
+    def _send(self, asked: _Asked, data: bytes, block: bytes = b"") -> None:
         # Only inboxes are answered: another reply subject would make us speak where the asker
         # itself may not, for example as an order to a neuron.
         if not asked.reply.startswith(subjects.INBOX):
             return
         try:
-            self.bus.client.send(
-                asked.reply, data, header=headers.encode(fields) if fields else b""
-            )
+            self.bus.client.send(asked.reply, data, header=block)
+        except nats.errors.MaxPayloadError as error:
+            raise RequestTooLargeError("the reply does not fit one message") from error
         except nats.errors.Error as error:
             _log.warning("reply_lost", extra={"error": str(error)})
 
     async def _announce(self) -> None:
         def take(subject: str, reply: str, data: bytes, _: bytes) -> None:
             kind = subject.split(".")[1]
-            body = {"PING": self._identity, "INFO": self._info, "STATS": self._stats}[kind]()
-            self._send(_Asked(subject, reply, data, {}), json.dumps(body).encode(), {})
+            asked = _Asked(subject, reply, data, headers.UNTOLD)
+            self._send(asked, self._identity.answer(kind, self.endpoints))
 
-        for subject in subjects.discovery_subjects(self.name, self.instance):
+        for subject in subjects.discovery_subjects(self._identity.name, self.instance):
             self._discovery.append(await self.bus.client.listen(subject, take))
 
-    def _identity(self) -> dict[str, object]:
-        return {
-            "type": "io.nats.micro.v1.ping_response",
-            "name": self.name,
-            "id": self.instance,
-            "version": self.version,
-            "metadata": {},
-        }
 
-    def _info(self) -> dict[str, object]:
-        described = [
-            {"name": e.name, "subject": e.subject, "queue_group": e.queue, "metadata": {}}
-            for e in self.endpoints
-        ]
-        return self._identity() | {
-            "type": "io.nats.micro.v1.info_response",
-            "description": f"Helexa {self.name.removeprefix('helexa-')}",
-            "endpoints": described,
-        }
+def _endpoint(call: Call[RequestT, ReplyT], queue: str, tokens: dict[str, str]) -> Endpoint:
+    name = call.subject.rpartition(".")[2].strip("{}")
+    return Endpoint(name, pattern_of(call.subject, **tokens), queue)
 
-    def _stats(self) -> dict[str, object]:
-        described = [
-            {
-                "name": e.name,
-                "subject": e.subject,
-                "queue_group": e.queue,
-                "num_requests": e.requests,
-                "num_errors": e.errors,
-                "last_error": e.last_error,
-                "processing_time": int(e.seconds * 1e9),
-                "average_processing_time": int(e.seconds * 1e9 / e.requests) if e.requests else 0,
-            }
-            for e in self.endpoints
-        ]
-        return self._identity() | {
-            "type": "io.nats.micro.v1.stats_response",
-            "started": self._started.isoformat().replace("+00:00", "Z"),
-            "endpoints": described,
-        }
+
+def _enter(asked: _Asked) -> Deadline | None:
+    """Say in the current context whose request is worked on; return until when."""
+    told = asked.told
+    SUBJECT.set(asked.subject)
+    REQUEST_ID.set(told.request_id)
+    TRACEPARENT.set(told.traceparent)
+    if told.remaining_s is None:
+        return None
+    deadline = Deadline.after(told.remaining_s)
+    DEADLINE.set(deadline)
+    return deadline
 
 
 async def _unsubscribe(subscription: Subscription) -> None:

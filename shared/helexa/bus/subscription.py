@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
+"""Subscriptions whose messages are handed over where they are read."""
+
+from collections.abc import Callable
+
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+
+Taker = Callable[[str, str, bytes, bytes], None]
+"""Takes a message: its subject, the subject to answer on, its data, its block of headers.
+
+The last three may be empty. It must not block; what it raises is logged.
+"""
+
+
+Hearer = Callable[[str, bytes], None]
+"""Takes the subject and the data of a message; the same holds."""
+
+
+class DirectSubscription(Subscription):
+    """A subscription with code of ours. It knows no limit."""
+
+    def __init__(self, client: Client, number: int, subject: str, queue: str) -> None:
+        """Hand what comes on `subject` to `take` or to `hear`, whichever is set."""
+        super().__init__(client, number, subject, queue=queue)
+        self.take: Taker | None = None
+        self.hear: Hearer | None = None
