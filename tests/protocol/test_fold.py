@@ -151,3 +151,12 @@ def test_an_attached_gateway_becomes_the_owner() -> None:
     attach = Frame(1, 0, 0, FrameKind.ATTACH, ["gate2"])
     read(fold, [opening("a"), (CONTROL_AUTHOR, attach)])
     assert fold.owner == "gate2"
+
+
+def test_an_attempt_that_another_gateway_has_begun_first_is_withdrawn() -> None:
+    fold = Fold()
+    first = fold.assign("a", -1)
+    fold.assign("b", 0)
+    fold.withdraw()
+    assert fold.current == first
+    assert fold.assign("c", 0).attempt == 2

@@ -64,7 +64,7 @@ class Attempts:
             try:
                 await self.append(answer, frame)
             except ConflictError:
-                answer.fold.assignments.pop()
+                answer.fold.withdraw()
                 await self.read_control(answer)
                 return None
         partial = onward.partial

@@ -157,7 +157,7 @@ class Reading:
         part = read_last_part(frame)
         if part:
             await self._carry(
-                [Frame(frame.attempt, frame.seq, frame.first_event, FrameKind.BODY, (part,))]
+                [Frame(frame.attempt, frame.seq, frame.first_event, FrameKind.BODY, [part])]
             )
         await self.sink.finish(self.usage)
         self.is_complete = True

@@ -9,7 +9,7 @@ more than once; what comes out is in order, each once, without a hole.
 
 from dataclasses import dataclass, field
 
-from helexa.protocol.frames import CONTROL_AUTHOR, Frame, FrameKind, read_opening
+from helexa.protocol.frames import CONTROL_AUTHOR, TERMINAL, Frame, FrameKind, read_opening
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +44,11 @@ class Fold:
     owner: str | None = None
     """The gateway that attached last; `None`: the home."""
     assignments: list[Assignment] = field(default_factory=list)
+    current: Assignment | None = None
+    """The last attempt, which is the running one."""
     _early: dict[tuple[int, str, int], Frame] = field(default_factory=dict)
     _end: Frame | None = None
     """A gateway's terminal frame whose turn has not come."""
-
-    @property
-    def current(self) -> Assignment | None:
-        """The last attempt, which is the running one."""
-        return self.assignments[-1] if self.assignments else None
 
     def assign(self, author: str, after_seq: int) -> Assignment:
         """Begin the next attempt, by `author`, after the frame `after_seq` (-1: from the start).
@@ -61,9 +58,15 @@ class Fold:
         """
         made = Assignment(len(self.assignments) + 1, author, after_seq)
         self.assignments.append(made)
+        self.current = made
         self.next_seq = min(self.next_seq, after_seq + 1)
         self.ended = False
         return made
+
+    def withdraw(self) -> None:
+        """Forget the last attempt: another gateway was first to begin one."""
+        self.assignments.pop()
+        self.current = self.assignments[-1] if self.assignments else None
 
     def accept(self, author: str, frame: Frame) -> list[Frame]:
         """Take in one frame and return those that now come next, in order (often just this one)."""
@@ -82,12 +85,14 @@ class Fold:
             and self._end is None
         ):
             self.next_seq += 1
-            self.ended = frame.is_terminal
+            self.ended = frame.kind in TERMINAL
             return [frame]
         return self._accept_out_of_order(author, frame)
 
     def hole(self) -> Hole | None:
         """Return the missing frames before the earliest frame that waits for them, if any."""
+        if not self._early and self._end is None:
+            return None
         waiting = [
             seq for (attempt, author, seq) in self._early if self._counts(attempt, author, seq)
         ]

@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import cast
 
+import msgspec
+
 from helexa.protocol.codec import Plain, pack_numbers, pack_plain, unpack_plain
 from helexa.protocol.errors import ErrorReply, MalformedError
 from helexa.protocol.messages.execution import Timings, TokenUsage
@@ -50,8 +52,7 @@ CONTROL_AUTHOR = "ctl"
 """The author under which gateways publish."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True, gc=False):
     """One frame; see the module's table for the payload of each kind."""
 
     attempt: int
@@ -101,15 +102,15 @@ def unpack_frame(data: bytes) -> Frame:
     values = unpack_plain(data)
     if not isinstance(values, list) or len(values) < 4:
         raise MalformedError("not a frame")
-    attempt, seq, first_event, kind = values[:4]
-    if not (
+    attempt, seq, first_event, kind, *payload = values
+    if (
         isinstance(attempt, int)
         and isinstance(seq, int)
         and isinstance(first_event, int)
         and isinstance(kind, int)
     ):
-        raise MalformedError("a frame begins with four numbers")
-    return Frame(attempt, seq, first_event, kind, values[4:])
+        return Frame(attempt, seq, first_event, kind, payload)
+    raise MalformedError("a frame begins with four numbers")
 
 
 def pack_opening(opening: Opening) -> bytes:
