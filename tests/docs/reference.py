@@ -8,8 +8,8 @@ import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
 from tests.docs.commands_page import commands_page
 from tests.docs.metrics_page import metrics_page
 from tests.docs.settings_page import settings_page
@@ -18,7 +18,8 @@ import helexa.protocol.messages
 from helexa.gateway.envelope import envelope
 from helexa.protocol import resources, subjects
 from helexa.protocol.errors import ERRORS_BY_CODE, HelexaError
-from helexa.protocol.messages.base import PROTOCOL_VERSION, Message
+from helexa.protocol.messages.base import PROTOCOL_VERSION, AnyMessage, HotMessage, Message
+from helexa.protocol.schema import definitions
 from helexa.protocol.subjects import Call, Event
 from helexa.site.permissions import matrix
 
@@ -26,14 +27,15 @@ REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 NOTE = "<!-- Generated from the code by `poe docs`; a test compares. -->\n\n"
 
 
-def messages() -> list[type[Message]]:
+def messages() -> list[type[AnyMessage]]:
     """Return every wire type, in the order of its module."""
-    found: dict[str, type[Message]] = {}
+    found: dict[str, type[AnyMessage]] = {}
     package = helexa.protocol.messages
     for module in pkgutil.iter_modules(package.__path__):
         members = vars(importlib.import_module(f"{package.__name__}.{module.name}"))
         for name, member in members.items():
-            if inspect.isclass(member) and issubclass(member, Message):
+            is_wire = inspect.isclass(member) and issubclass(member, Message | HotMessage)
+            if is_wire and member is not HotMessage:
                 found.setdefault(name, member)
     return [found[name] for name in sorted(found)]
 
@@ -161,29 +163,41 @@ def messages_page() -> str:
             (kind.__doc__ or "").strip().partition("\n\n")[0],
             "",
         ]
-        if kind.model_fields:
-            lines += ["| field | type | default |", "|---|---|---|"]
-        lines += [_field(kind, name) for name in kind.model_fields]
+        rows = (
+            [_field(kind, name) for name in kind.model_fields]
+            if issubclass(kind, Message)
+            else [_hot_field(field) for field in msgspec.structs.fields(kind)]
+        )
+        lines += ["| field | type | default |", "|---|---|---|", *rows] if rows else []
     return "\n".join(lines) + "\n"
 
 
 def _field(kind: type[BaseModel], name: str) -> str:
     field = kind.model_fields[name]
-    shown = str(kind.__annotations__.get(name, field.annotation)).replace("|", "\\|")
+    default = "required" if field.is_required() else f"`{field.get_default()!r}`"
+    return _row(name, kind.__annotations__.get(name, field.annotation), default)
+
+
+def _hot_field(field: msgspec.structs.FieldInfo) -> str:
+    default = "required" if field.required else f"`{field.default!r}`"
+    return _row(field.name, getattr(field.type, "__origin__", field.type), default)
+
+
+def _row(name: str, kind: object, default: str) -> str:
+    shown = str(kind).replace("|", "\\|")
     for noise in ("helexa.protocol.messages.", "typing.", "<class '", "'>"):
         shown = shown.replace(noise, "")
     shown = ".".join(shown.split(".")[-1:]) if shown.count(".") and "[" not in shown else shown
-    default = "required" if field.is_required() else f"`{field.get_default()!r}`"
     return f"| `{name}` | `{shown}` | {default if len(default) < 60 else 'an empty one'} |"
 
 
 def schema_file() -> str:
     """Return the JSON schema of every wire type."""
-    _, schema = models_json_schema(
-        [(kind, "validation") for kind in messages()],
-        title="Helexa messages",
-        description=f"Protocol version {PROTOCOL_VERSION}",
-    )
+    schema = {
+        "$defs": definitions(messages()),
+        "title": "Helexa messages",
+        "description": f"Protocol version {PROTOCOL_VERSION}",
+    }
     return json.dumps(schema, indent=1, sort_keys=True) + "\n"
 
 

@@ -224,7 +224,7 @@ class Gateway:
             "body": b"{}",
             "portal": f"portal-{self.name}",
         }
-        return ExecuteRequest.model_validate(fields | changes)
+        return ExecuteRequest(**(fields | changes))  # type: ignore[arg-type]
 
     async def execute(self, request: ExecuteRequest) -> ExecuteReply:
         return await self.bus.request(

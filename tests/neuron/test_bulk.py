@@ -4,6 +4,7 @@
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from helexa.bus.context import SUBJECT
 from helexa.bus.service import Service
@@ -207,7 +208,7 @@ async def test_work_that_another_neuron_may_do_better_goes_back(rig: Rig, lane: 
     await lane.claimed()
     (await rig.runtimes.script()).fail(BackendError("out of luck"))
     await rig.gateway.ended(request)
-    lane.orders[request.request_id] = request.model_copy(update={"attempt": 2})
+    lane.orders[request.request_id] = replace(request, attempt=2)
     assert (await lane.claimed()).deliveries == 2
     (await rig.runtimes.script()).answer("again")
     await lane.until_empty()
@@ -243,7 +244,7 @@ async def test_what_was_cancelled_before_it_came_is_not_begun(rig: Rig, lane: La
     assert reply.state == "unknown"
     with pytest.raises(RefusedError):
         await rig.gateway.execute(request)
-    await rig.gateway.execute(request.model_copy(update={"attempt": 2}))
+    await rig.gateway.execute(replace(request, attempt=2))
     (await rig.runtimes.script()).answer("anew")
     await rig.gateway.ended(request)
 

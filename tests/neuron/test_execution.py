@@ -5,6 +5,7 @@ import json
 import time
 
 import pytest
+from msgspec.structs import replace
 
 from helexa.neuron.pace import Pace
 from helexa.protocol import subjects
@@ -405,7 +406,7 @@ async def test_a_repeated_request_is_one_request(rig: Rig) -> None:
 async def test_a_newer_attempt_ends_the_older_one_here(rig: Rig) -> None:
     request = rig.gateway.request()
     await rig.gateway.execute(request)
-    await rig.gateway.execute(request.model_copy(update={"attempt": 2, "first_seq": 10}))
+    await rig.gateway.execute(replace(request, attempt=2, first_seq=10))
     await rig.gateway.ended(request)
     assert rig.link.executor.running == 1
 

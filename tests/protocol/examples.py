@@ -4,7 +4,7 @@
 from typing import Any
 
 from helexa.protocol.frames import FrameKind, Opening, pack_frame, pack_opening
-from helexa.protocol.messages.base import Message
+from helexa.protocol.messages.base import AnyMessage
 from helexa.protocol.messages.bulk import BulkJob, ClaimRequest
 from helexa.protocol.messages.events import HistogramSample, MetricsReport, StateEvent
 from helexa.protocol.messages.execution import (
@@ -154,7 +154,7 @@ DECISION = RoutingDecision(
     scheduler="s1",
 )
 
-EXAMPLES: dict[str, Message] = {
+EXAMPLES: dict[str, AnyMessage] = {
     type(example).__name__: example
     for example in (
         CAPABILITY,

@@ -21,6 +21,7 @@ from helexa.protocol.codec import (
 )
 from helexa.protocol.errors import MalformedError
 from helexa.protocol.frames import FrameKind, pack_data, pack_frame
+from helexa.protocol.messages.execution import ExecuteRequest
 from helexa.protocol.messages.models import ModelConfig, ModelId
 from helexa.protocol.messages.neurons import NeuronStatus
 from helexa.protocol.messages.routing import ScheduleRequest
@@ -56,6 +57,55 @@ def test_a_wrong_field_is_named() -> None:
     with pytest.raises(MalformedError) as caught:
         unpack(ScheduleRequest, pack_plain({"request_id": 5, "model": "m", "workload": "x"}))
     assert caught.value.param == "request_id"
+
+
+ORDER = ExecuteRequest(
+    request_id="g.r",
+    home="g",
+    owner="g",
+    model=ModelId("base", {"adapter": "x"}),
+    operation="chat",
+    public_id="p",
+    body=b"{}",
+)
+
+
+@pytest.mark.accepts("PR-15")
+def test_a_hot_message_keeps_its_metadata_and_drops_what_a_newer_peer_has_added() -> None:
+    newer = cast("dict[str, object]", unpack_plain(pack(ORDER))) | {"invented_later": [1, {}]}
+    assert newer["model"] == {"0": "base", "metadata": {"adapter": "x"}}
+    read = unpack(ExecuteRequest, pack_plain(newer))
+    assert read == ORDER
+    assert read.model.metadata == {"adapter": "x"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("request_id", 5),
+        ("home", None),
+        ("attempt", 0),
+        ("first_seq", -1),
+        ("model", ""),
+        ("model", "x" * 256),
+        ("body", 1.5),
+        ("stream", "yes"),
+        ("created", "now"),
+    ],
+)
+def test_a_wrong_field_of_a_hot_message_is_named(field: str, value: object) -> None:
+    fields = cast("dict[str, object]", unpack_plain(pack(ORDER)))
+    with pytest.raises(MalformedError) as caught:
+        unpack(ExecuteRequest, pack_plain(fields | {field: value}))
+    assert caught.value.param == field
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xc1", b"\x91" * 2000, b"\x80", pack_plain({"home": "g"}), pack_plain([1])]
+)
+def test_bytes_that_are_no_hot_message_are_malformed(data: bytes) -> None:
+    with pytest.raises(MalformedError):
+        unpack(ExecuteRequest, data)
 
 
 @pytest.mark.parametrize(

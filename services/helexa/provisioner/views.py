@@ -4,11 +4,11 @@
 from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
 
 from helexa.protocol import subjects
-from helexa.protocol.messages.base import PROTOCOL_VERSION, Message
+from helexa.protocol.messages.base import PROTOCOL_VERSION, AnyMessage
 from helexa.protocol.messages.models import ModelConfig, ModelState
+from helexa.protocol.schema import definitions
 from helexa.provisioner.demand import Demand
 from helexa.provisioner.hosts import Host, Plan
 from helexa.provisioner.reconcile import State
@@ -116,7 +116,7 @@ def running_view(hosts: Iterable[Host]) -> Json:
 
 def protocol_schema() -> Json:
     """Return the JSON schema of every message of the protocol, by the subjects they travel on."""
-    kinds: dict[str, type[Message]] = {}
+    kinds: dict[str, type[AnyMessage]] = {}
     calls, events = [], []
     for call in subjects.CALLS:
         kinds |= {kind.__name__: kind for kind in (call.request, call.reply)}
@@ -131,12 +131,11 @@ def protocol_schema() -> Json:
     for event in subjects.EVENTS:
         kinds[event.message.__name__] = event.message
         events.append({"subject": event.subject, "message": event.message.__name__})
-    _, schema = models_json_schema([(kind, "validation") for kind in kinds.values()])
     return {
         "protocol_version": PROTOCOL_VERSION,
         "calls": calls,
         "events": events,
-        "definitions": schema.get("$defs", {}),
+        "definitions": definitions(kinds.values()),
     }
 
 

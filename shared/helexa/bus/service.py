@@ -29,7 +29,7 @@ from helexa.protocol.errors import (
     RequestTooLargeError,
     ShuttingDownError,
 )
-from helexa.protocol.messages.base import Message
+from helexa.protocol.messages.base import AnyMessage
 from helexa.protocol.subjects import Call, ReplyT, RequestT, pattern_of
 
 _log = logging.getLogger(__name__)
@@ -234,7 +234,7 @@ class Service:
         finally:
             self._deadlines.call_off(limit)
 
-    async def _respond(self, asked: _Asked, reply: Message) -> None:
+    async def _respond(self, asked: _Asked, reply: AnyMessage) -> None:
         data = pack(reply)
         block = b""
         if len(data) > self.bus.max_payload_bytes:

@@ -13,9 +13,10 @@ import msgspec
 from pydantic import ValidationError
 
 from helexa.protocol.errors import MalformedError
-from helexa.protocol.messages.base import Message
+from helexa.protocol.messages.base import AnyMessage, HotMessage, Message
+from helexa.protocol.messages.models import ModelId
 
-MessageT = TypeVar("MessageT", bound=Message)
+MessageT = TypeVar("MessageT", bound=AnyMessage)
 
 Plain = None | bool | int | float | str | bytes | list["Plain"] | dict[str, "Plain"]
 """What msgpack itself can carry."""
@@ -26,8 +27,10 @@ Signable = bool | int | str | bytes | list["Signable"] | dict[str, "Signable"]
 _SCALARS = frozenset((bool, int, str, bytes))
 
 
-def pack(message: Message) -> bytes:
+def pack(message: AnyMessage) -> bytes:
     """Return `message` as a msgpack map."""
+    if isinstance(message, HotMessage):
+        return _HOT_ENCODER.encode(message)
     return pack_plain(message.__pydantic_serializer__.to_python(message))
 
 
@@ -37,12 +40,37 @@ def unpack(kind: type[MessageT], data: bytes) -> MessageT:
     Raises:
         MalformedError: `data` is not msgpack, or not a `kind`.
     """
+    if not issubclass(kind, Message):
+        return _unpack_hot(kind, data)
     try:
         return cast("MessageT", kind.__pydantic_validator__.validate_python(unpack_plain(data)))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise MalformedError(f"{kind.__name__}: {where}: {first['msg']}", param=where) from error
+
+
+def _unpack_hot(kind: type[MessageT], data: bytes) -> MessageT:
+    decoder = _HOT_DECODERS.get(kind)
+    if decoder is None:
+        decoder = msgspec.msgpack.Decoder(kind, dec_hook=_read_name)
+        _HOT_DECODERS[kind] = decoder
+    try:
+        return cast("MessageT", decoder.decode(data))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        _, _, where = str(error).partition(" - at `$.")
+        raise MalformedError(f"{kind.__name__}: {error}", param=where.rstrip("`")) from error
+
+
+def _read_name(kind: type[object], value: object) -> object:
+    del kind
+    return ModelId.read(value)
+
+
+def _write_name(value: object) -> object:
+    if isinstance(value, ModelId):
+        return value.write()
+    raise TypeError(f"{type(value).__name__} cannot travel")
 
 
 def pack_plain(value: object) -> bytes:
@@ -109,6 +137,8 @@ class _Packing:
 _PACKING = _Packing()
 _DECODER = msgspec.msgpack.Decoder()
 _ENCODER = msgspec.msgpack.Encoder()
+_HOT_DECODERS: dict[type[object], msgspec.msgpack.Decoder[object]] = {}
+_HOT_ENCODER = msgspec.msgpack.Encoder(enc_hook=_write_name)
 
 
 def digest(data: bytes) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from helexa.protocol.messages.base import Message
+from helexa.protocol.messages.base import AnyMessage, Message
 from helexa.protocol.messages.bulk import ClaimRequest
 from helexa.protocol.messages.events import MetricsReport, StateEvent
 from helexa.protocol.messages.execution import (
@@ -55,8 +55,8 @@ from helexa.protocol.messages.routing import (
 )
 from helexa.protocol.messages.usage import UsageBatch
 
-RequestT = TypeVar("RequestT", bound=Message)
-ReplyT = TypeVar("ReplyT", bound=Message)
+RequestT = TypeVar("RequestT", bound=AnyMessage)
+ReplyT = TypeVar("ReplyT", bound=AnyMessage)
 MessageT = TypeVar("MessageT", bound=Message)
 
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """Work for a neuron: start it, stop it, ask again for what was missed."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from msgspec import Meta
 
-from helexa.protocol.messages.base import Message
+from helexa.protocol.messages.base import HotMessage, Message
 from helexa.protocol.messages.models import ModelId
 
 
@@ -17,7 +17,7 @@ class Operation:
     EMBEDDING = "embedding"
 
 
-class ExecuteRequest(Message):
+class ExecuteRequest(HotMessage, frozen=True, kw_only=True):
     """Run one request and publish its frames on the token subject of (home, this neuron, id)."""
 
     request_id: str
@@ -25,10 +25,10 @@ class ExecuteRequest(Message):
     """The gateway whose token subject carries the frames."""
     owner: str
     """The gateway that may cancel; the home until another one attaches."""
-    attempt: int = Field(default=1, ge=1)
-    first_seq: int = Field(default=0, ge=0)
+    attempt: Annotated[int, Meta(ge=1)] = 1
+    first_seq: Annotated[int, Meta(ge=0)] = 0
     """Number of this attempt's first frame: numbers run on over attempts."""
-    first_event: int = Field(default=0, ge=0)
+    first_event: Annotated[int, Meta(ge=0)] = 0
     """Number of this attempt's first event."""
     decision_id: str = ""
     model: ModelId
@@ -57,7 +57,7 @@ class ExecuteRequest(Message):
     continues: str | None = None
     """The text that earlier attempts have given, to go on from; empty where they got no further
     than the event that names the role. `None`: begin."""
-    prefix_tokens: int = Field(default=0, ge=0)
+    prefix_tokens: Annotated[int, Meta(ge=0)] = 0
     """Tokens of `continues`, as they were streamed."""
     prefix_digests: bytes = b""
     """Of the prompt's prefixes, as `digest_prefixes` makes them, for the neuron to report."""
@@ -65,7 +65,7 @@ class ExecuteRequest(Message):
     """The `created` that a continued answer's events carry, Unix time in seconds."""
 
 
-class ExecuteReply(Message):
+class ExecuteReply(HotMessage, frozen=True, kw_only=True):
     """The neuron has taken the request; a refusal comes as a `RefusedError`."""
 
     neuron_id: str

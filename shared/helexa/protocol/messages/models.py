@@ -36,7 +36,7 @@ class ModelId(str):
     ) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
             cls.read,
-            serialization=core_schema.plain_serializer_function_ser_schema(cls._write),
+            serialization=core_schema.plain_serializer_function_ser_schema(cls.write),
         )
 
     @classmethod
@@ -81,11 +81,11 @@ class ModelId(str):
     def _named(cls, name: str) -> Self:
         return cls(name)
 
-    @staticmethod
-    def _write(value: "ModelId") -> str | dict[str, str | dict[str, str]]:
-        if value.metadata:
-            return {"0": str(value), "metadata": value.metadata}
-        return str(value)
+    def write(self) -> str | dict[str, str | dict[str, str]]:
+        """Return what this is on the wire."""
+        if self.metadata:
+            return {"0": str(self), "metadata": self.metadata}
+        return str(self)
 
 
 class WorkloadClass:
