@@ -316,13 +316,15 @@ def new_rig(tmp_path: Path) -> RigMaker:
         pace: Pace | None = None,
         restarts: RestartPolicy | None = None,
         slots: int = 0,
+        bulk_slots: int | None = None,
         ways: Mapping[str, str] | None = None,
         make: MakeBackend | None = None,
     ) -> AsyncIterator[Rig]:
         neuron_id = f"n {random_id(40)}"
         runtimes = Runtimes()
         life = Life(Stop())
-        settings, data = NeuronSettings(slots=slots, data_dir=tmp_path), DataDir(tmp_path)
+        settings = NeuronSettings(slots=slots, bulk_slots=bulk_slots, data_dir=tmp_path)
+        data = DataDir(tmp_path)
         node = Node(
             settings,
             Applicant(neuron_id, Identity.generate(), JoinToken(settings, data)),

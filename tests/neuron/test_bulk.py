@@ -27,7 +27,7 @@ from helexa.protocol.messages.routing import GatewayBeat
 from helexa.protocol.naming import encode_token, random_id
 from helexa.protocol.subjects import subject_of
 
-from .conftest import PATIENCE_S, Rig, scripted
+from .conftest import PATIENCE_S, Rig, RigMaker, scripted
 
 
 class Lane:
@@ -122,6 +122,21 @@ async def test_bulk_work_leaves_a_slot_to_interactive_requests(rig: Rig, lane: L
         await lane.claimed()
         (await rig.runtimes.script()).answer("more")
     await lane.until_empty()
+
+
+async def test_a_job_follows_another_where_only_bulk_work_has_no_room(
+    new_rig: RigMaker, nats_url: str
+) -> None:
+    async with new_rig({"home": nats_url}, bulk_slots=1) as rig:
+        lane = await open_lane(rig, slots=80)
+        for _ in range(3):
+            await lane.offer()
+        for _ in range(3):
+            await lane.claimed()
+            script = await rig.runtimes.script()
+            assert lane.claims.empty()
+            script.answer("one")
+        await lane.until_empty()
 
 
 async def test_a_model_with_one_slot_takes_bulk_work_when_it_is_idle(rig: Rig) -> None:

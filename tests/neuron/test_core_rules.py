@@ -248,6 +248,19 @@ def test_others_hear_at_once_of_many_changes_of_few_free_slots_and_of_the_last_o
     assert told[-1] == 79
 
 
+def test_few_free_slots_are_news_of_whatever_model() -> None:
+    slots = SlotPool(limit=80)
+    slots.offer("m", 80)
+    slots.offer("other", 80)
+    held = [slots.take("m") for _ in range(79)]
+    told: list[int] = []
+    slots.on_news(lambda: told.append(slots.free))
+    held.append(slots.take("other"))
+    held.pop().release()
+    held.pop().release()
+    assert told == [0, 1, 2]
+
+
 def test_slots_that_change_hands_are_news_before_the_host_looks_full_to_others() -> None:
     slots = SlotPool()
     slots.offer("m", 80)

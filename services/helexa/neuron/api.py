@@ -19,7 +19,8 @@ from helexa.neuron.assembly import Assembly
 from helexa.neuron.backends.interface import (
     EventStream,
 )
-from helexa.neuron.models import Lease, ModelHost
+from helexa.neuron.lease import Lease
+from helexa.neuron.models import ModelHost
 from helexa.neuron.presence import Presence
 from helexa.neuron.splice import Json
 from helexa.protocol.errors import (

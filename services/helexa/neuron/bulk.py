@@ -80,7 +80,7 @@ class BulkWork:
         """Pull for every model that is loaded, until cancelled."""
         self._shop.host.on_change(self._changed.set)
         self._shop.host.on_change(self._ring)
-        self._shop.host.slots.on_change(self._ring)
+        self._shop.room.on_end(self._ring)
         self._bus.on_reconnected(self._after_reconnect)
         await self._bus.wait_connected()
         self.owners.listen_anew(time.monotonic())

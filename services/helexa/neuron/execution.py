@@ -16,7 +16,7 @@ from helexa.neuron.backends.interface import (
 )
 from helexa.neuron.ending import Ending
 from helexa.neuron.flow import Flow
-from helexa.neuron.models import Lease
+from helexa.neuron.lease import Lease
 from helexa.neuron.outbox import Outbox
 from helexa.neuron.pace import Track
 from helexa.neuron.past import Past

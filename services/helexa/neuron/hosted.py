@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 
 from helexa.neuron.abilities import Abilities, abilities_of
 from helexa.neuron.backends.interface import Backend
+from helexa.neuron.lease import Lease
 from helexa.neuron.rate import Rate
 from helexa.neuron.registry import ModelRecord
 from helexa.neuron.restarts import RestartPolicy
-from helexa.neuron.servability import Hold, Servability
+from helexa.neuron.servability import Servability
 from helexa.neuron.slots import SlotPool
 from helexa.neuron.weights import ModelFiles, Weights
 from helexa.protocol.errors import (
@@ -82,7 +83,7 @@ class HostedModel:
         """Whether a request uses it now."""
         return self._running > 0
 
-    def reserve(self) -> Hold:
+    def reserve(self) -> Lease:
         """Return a hold on the runtime.
 
         Raises:
@@ -99,7 +100,7 @@ class HostedModel:
         self._running += 1
         self._idle.clear()
         self.used_at_s = time.monotonic()
-        return Hold(abilities, servability, slot)
+        return Lease(self, abilities, servability, slot)
 
     def finished(self, *, failed: bool) -> None:
         """Note that a reserved request has ended."""

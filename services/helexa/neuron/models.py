@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 from helexa.neuron.hosted import HostedModel, Runtime
+from helexa.neuron.lease import Lease
 from helexa.neuron.prompts import RecentPrompts
 from helexa.neuron.registry import ModelRecord
-from helexa.neuron.servability import Hold
 from helexa.neuron.slots import SlotPool
 from helexa.protocol.errors import (
     ModelNotLoadedError,
@@ -28,30 +28,6 @@ from helexa.protocol.messages.models import (
 PROBE_INTERVAL_S = 15.0
 MAX_UNCONFIGURED = 64
 """Models shown although only their name is known."""
-
-
-class Lease:
-    """A request's hold on a model: its runtime and one slot."""
-
-    def __init__(self, hosted: HostedModel, hold: Hold) -> None:
-        """Hold until `release`."""
-        self.abilities = hold.abilities
-        self.servability = hold.servability
-        self._hosted = hosted
-        self._slot = hold.slot
-        self._is_over = False
-
-    def count(self, tokens: int, now_s: float) -> None:
-        """Note that `tokens` were made just now."""
-        self._hosted.rate.add(tokens, now_s)
-        self.servability.hear(now_s)
-
-    def release(self, *, failed: bool) -> None:
-        """Give the slot back; once is enough and more does no harm."""
-        if not self._is_over:
-            self._is_over = True
-            self._slot.release()
-            self._hosted.finished(failed=failed)
 
 
 class ModelHost:
@@ -146,10 +122,10 @@ class ModelHost:
                 raise UnsupportedError(f"{model} does not do {operation!r}", param="model")
             if continues and found.abilities.continuation is None:
                 raise RefusedError(f"{model} cannot go on from a partial answer here")
-        hold = found.reserve()
+        lease = found.reserve()
         if prefix_digests:
             self._prompts.take(str(found.record.model), backend, prefix_digests)
-        return Lease(found, hold)
+        return lease
 
     def find(self, name: str) -> HostedModel | None:
         """Return the model called `name`, by its own name or an alias."""

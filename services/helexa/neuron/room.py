@@ -54,7 +54,9 @@ class BulkRoom:
         self._clock = clock
         self._free_at_s: dict[str, float | None] = {}
         """Since when each model has had a free slot; `None`: it has none."""
-        slots.on_change(self._look)
+        self._listeners: list[Callable[[], None]] = []
+        # A model becomes full, or is full no more, only where few slots are left: that is news.
+        slots.on_news(self._look)
 
     def wait_s(self, model: str) -> float | None:
         """Return in how many seconds there is room, 0 for now; `None`: not unless things change."""
@@ -73,6 +75,12 @@ class BulkRoom:
     def end(self) -> None:
         """Count a slot that bulk work gives back."""
         self.bulk -= 1
+        for listener in self._listeners:
+            listener()
+
+    def on_end(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever bulk work has given back a slot."""
+        self._listeners.append(listener)
 
     def _look(self) -> None:
         for model, free_at_s in self._free_at_s.items():

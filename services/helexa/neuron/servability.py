@@ -9,11 +9,8 @@ gateway, which hears of the return in a moment.
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from helexa.neuron.abilities import Abilities
 from helexa.neuron.backends.interface import Backend
-from helexa.neuron.slots import Slot
 from helexa.protocol.errors import BackendError, HelexaError
 
 PROBE_TIMEOUT_S = 10.0
@@ -134,12 +131,3 @@ class Servability:
         if not reason:
             self._missed = 0
         return not (self._told(not reason, reason) and reason)
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """What a request has of a runtime: what it can do, how it is, and one of its slots."""
-
-    abilities: Abilities
-    servability: Servability
-    slot: Slot

@@ -4,31 +4,42 @@
 There is no queue: work waits in the gateway, and what does not fit is refused at once.
 """
 
-from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from helexa.protocol.errors import BusyError
 
 RETRY_AFTER_S = 1.0
+OF_ALL, OF_FREE = 8, 2
+"""Others hear at once when such a part of all slots, or of the free ones, has changed hands. What
+they do not know of is then too little to make a host look full that is not."""
+
+
+@dataclass(slots=True)
+class Places:
+    """The slots of one model."""
+
+    offered: int = 0
+    busy: int = 0
 
 
 class Slot:
     """One request's place."""
 
-    def __init__(self, give_back: Callable[[], None]) -> None:
+    __slots__ = ("_places", "_pool")
+
+    def __init__(self, pool: "SlotPool", places: Places) -> None:
         """Hold the place until `release`."""
-        self._give_back: Callable[[], None] | None = give_back
+        self._pool: SlotPool | None = pool
+        self._places = places
 
-    def release(self) -> None:
-        """Give the place back; once is enough and more does no harm."""
-        give_back, self._give_back = self._give_back, None
-        if give_back is not None:
-            give_back()
-
-
-OF_ALL, OF_FREE = 8, 2
-"""Others hear at once when such a part of all slots, or of the free ones, has changed hands. What
-they do not know of is then too little to make a host look full that is not."""
+    def release(self) -> bool:
+        """Give the place back, and return whether it was held until now."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return False
+        pool.move(self._places, -1)
+        return True
 
 
 class SlotPool:
@@ -41,30 +52,25 @@ class SlotPool:
         """Requests that the host takes at once."""
         self.busy = 0
         """Requests that the host serves now."""
-        self._offered: dict[str, int] = {}
-        self._busy: Counter[str] = Counter()
+        self._places: dict[str, Places] = {}
+        """By model; of each that was ever offered."""
         self._untold = 0
         """Changes since the last news."""
-        self._listeners: list[Callable[[], None]] = []
         self._news_listeners: list[Callable[[], None]] = []
 
-    def on_change(self, listener: Callable[[], None]) -> None:
-        """Call `listener` whenever a slot is taken or given back."""
-        self._listeners.append(listener)
-
     def on_news(self, listener: Callable[[], None]) -> None:
-        """Call `listener` when so much has changed that others should know of it at once."""
+        """Call `listener` when so much has changed that others should know of it at once.
+
+        That is also whenever at most two slots are left free, of a model or of the host.
+        """
         self._news_listeners.append(listener)
 
     def offer(self, model: str, slots: int) -> None:
         """Set how many requests `model` takes at once; 0 withdraws it."""
-        if slots:
-            self._offered[model] = slots
-        else:
-            self._offered.pop(model, None)
-        offered = sum(self._offered.values())
+        self._of(model).offered = slots
+        offered = sum(places.offered for places in self._places.values())
         self.total = min(self.limit, offered) if self.limit else offered
-        self._changed(is_news=True)
+        self._tell()
 
     def take(self, model: str) -> Slot:
         """Return a slot for one request to `model`.
@@ -73,20 +79,23 @@ class SlotPool:
             BusyError: the model or the host has none left.
         """
         # Both limits are looked at before either is charged, so that nothing is held in vain.
-        if self._busy[model] >= self._offered.get(model, 0):
+        places = self._places.get(model)
+        if places is None or places.busy >= places.offered:
             raise BusyError(f"all slots of {model} are taken", retry_after_s=RETRY_AFTER_S)
         if self.busy >= self.total:
             raise BusyError("all slots of the host are taken", retry_after_s=RETRY_AFTER_S)
-        self._move(model, 1)
-        return Slot(lambda: self._move(model, -1))
+        self.move(places, 1)
+        return Slot(self, places)
 
     def busy_of(self, model: str) -> int:
         """Return how many requests `model` serves now."""
-        return self._busy[model]
+        places = self._places.get(model)
+        return places.busy if places else 0
 
     def offered_of(self, model: str) -> int:
         """Return how many requests `model` serves at once."""
-        return self._offered.get(model, 0)
+        places = self._places.get(model)
+        return places.offered if places else 0
 
     @property
     def free(self) -> int:
@@ -95,22 +104,22 @@ class SlotPool:
 
     def is_full(self, model: str) -> bool:
         """Whether `model` could take no request now."""
-        return self.busy >= self.total or self._busy[model] >= self._offered.get(model, 0)
+        return self.busy >= self.total or self.busy_of(model) >= self.offered_of(model)
 
-    def _move(self, model: str, change: int) -> None:
-        was_full = self.is_full(model)
+    def move(self, places: Places, change: int) -> None:
+        """Count that a slot among `places` was taken, 1, or given back, -1."""
+        places.busy += change
         self.busy += change
-        self._busy[model] += change
         self._untold += 1
-        offered = self._offered.get(model, 0)
-        free = min(self.free, offered - self._busy[model])
-        is_much = self._untold * OF_ALL >= offered or self._untold * OF_FREE >= free
-        self._changed(is_news=is_much or was_full)
+        # The first slot that a full host has again is news too: it is the only one.
+        free = min(self.total - self.busy, places.offered - places.busy)
+        if self._untold * OF_ALL >= places.offered or self._untold * OF_FREE >= free:
+            self._tell()
 
-    def _changed(self, *, is_news: bool) -> None:
-        for listener in self._listeners:
+    def _of(self, model: str) -> Places:
+        return self._places.setdefault(model, Places())
+
+    def _tell(self) -> None:
+        self._untold = 0
+        for listener in self._news_listeners:
             listener()
-        if is_news:
-            self._untold = 0
-            for listener in self._news_listeners:
-                listener()
