@@ -153,6 +153,17 @@ def test_a_canonical_record_has_one_encoding() -> None:
     )
 
 
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 31, 32, 255, 256, 65536])
+@pytest.mark.parametrize("number", [0, 127, 128, 255, 256, 65536, 2**32, 2**64 - 1, -1, -33, -129])
+def test_a_flat_record_is_packed_as_any_other(size: int, number: int) -> None:
+    text = "é" * size
+    flat: dict[str, Signable] = {"b": text, "é": number, "a": True, "\uffff": b"x" * size}
+    flat |= {"ab": text + "x", "\U0001f600": False, "": number}
+    held = dict(sorted(flat.items()))
+    assert pack_canonical(flat) == msgpack.packb(held)
+    assert pack_canonical(flat | {"a": [1]}) == msgpack.packb(held | {"a": [1]})
+
+
 @pytest.mark.parametrize("value", [{"a": 1.5}, {"a": None}, {1: "a"}])
 def test_what_has_no_canonical_form_is_refused(value: object) -> None:
     with pytest.raises(TypeError):

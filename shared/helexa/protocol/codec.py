@@ -25,6 +25,7 @@ Signable = bool | int | str | bytes | list["Signable"] | dict[str, "Signable"]
 """What a signed record may hold: no floats and no nulls, so that it has one encoding."""
 
 _SCALARS = frozenset((bool, int, str, bytes))
+_TEXT = frozenset((str,))
 
 
 def pack(message: AnyMessage) -> bytes:
@@ -101,6 +102,13 @@ def pack_canonical(value: Signable) -> bytes:
     Raises:
         TypeError: `value` holds something that has no canonical form.
     """
+    if (
+        type(value) is dict
+        and _TEXT.issuperset(map(type, value))
+        and _SCALARS.issuperset(map(type, value.values()))
+    ):
+        # Most of what is signed is a flat map, at a tenth of the cost.
+        return _SORTING_ENCODER.encode(value)
     return pack_plain(_sorted(value))
 
 
@@ -139,6 +147,7 @@ _DECODER = msgspec.msgpack.Decoder()
 _ENCODER = msgspec.msgpack.Encoder()
 _HOT_DECODERS: dict[type[object], msgspec.msgpack.Decoder[object]] = {}
 _HOT_ENCODER = msgspec.msgpack.Encoder(enc_hook=_write_name)
+_SORTING_ENCODER = msgspec.msgpack.Encoder(order="deterministic")
 
 
 def digest(data: bytes) -> str:

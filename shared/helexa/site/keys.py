@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Self
 
 import nkeys
+from nacl.bindings import crypto_sign, crypto_sign_seed_keypair
 from nacl.exceptions import BadSignatureError
-from nacl.signing import SigningKey, VerifyKey
+from nacl.signing import VerifyKey
 from typing_extensions import override
 
 from helexa.protocol.naming import random_id
@@ -48,8 +49,8 @@ class Identity:
         if raw is None:
             raise KeyFileError("this is not the seed of a user key (SU…, 58 characters)")
         self._seed = seed
-        self._key = SigningKey(raw)
-        self.public = _encode(_PUBLIC_PREFIX, bytes(self._key.verify_key))
+        public, self._secret = crypto_sign_seed_keypair(raw)
+        self.public = _encode(_PUBLIC_PREFIX, public)
         """The public key, `U…`."""
 
     @classmethod
@@ -98,7 +99,7 @@ class Identity:
 
     def sign(self, data: bytes) -> bytes:
         """Return the 64 bytes of the signature over `data`."""
-        return self._key.sign(data).signature
+        return crypto_sign(data, self._secret)[:_SIGNATURE_BYTES]
 
     @override
     def __repr__(self) -> str:
