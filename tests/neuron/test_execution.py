@@ -161,6 +161,7 @@ async def test_the_signed_usage_verifies_and_hashes_what_was_published(rig: Rig)
     assert (record.request_id, record.attempt) == (request.request_id, 1)
     assert (record.completion_tokens, record.counted) == (2, "backend")
     assert (record.outcome, record.account) == ("done", "digest")
+    assert record.model_fields_set == UsageRecord.model_fields.keys() - {"prefix_tokens"}
 
 
 async def test_signed_usage_is_stored_for_its_portal(rig: Rig) -> None:

@@ -14,7 +14,7 @@ from tests.faults.order import Order
 from helexa.neuron.backends.interface import Backend
 from helexa.neuron.backends.kinds import make_backend
 from helexa.neuron.weights import ModelFiles
-from helexa.neuron.whole import Imprint, as_stream, finished
+from helexa.neuron.whole import as_stream, finished
 from helexa.protocol.errors import BackendError, BackendRejectedError, HelexaError
 from helexa.protocol.frames import Frame, FrameKind, read_done, read_error, read_last_part
 from helexa.protocol.messages.execution import ExecuteRequest
@@ -23,7 +23,7 @@ from helexa.protocol.messages.models import ModelConfig
 from .conftest import MODEL, PATIENCE_S, Gateway, Rig, RigMaker, scripted
 from .test_execution import cancel, events_of, signed_record, text_of
 
-IMPRINT = Imprint("chatcmpl-ours", "our model")
+OURS: dict[str, object] = {"id": "chatcmpl-ours", "model": "our model"}
 IDLE_WITHIN_S = 1.0
 ANSWER = {
     "id": "chatcmpl-theirs",
@@ -172,15 +172,46 @@ async def test_a_backend_that_freezes_ends_a_whole_answer(rig: Rig, engine: Pace
 
 def test_all_that_is_not_ours_stays_as_the_backend_wrote_it() -> None:
     spaced = json.dumps(ANSWER, indent=1, ensure_ascii=True).encode()
-    answer, usage = finished(spaced, IMPRINT)
-    ours = {"id": "chatcmpl-ours", "model": "our model"}
-    assert json.loads(answer) == ANSWER | ours
+    answer, usage = finished(spaced, OURS)
+    assert json.loads(answer) == ANSWER | OURS
     assert usage is not None
     assert (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens) == (7, 9, 4)
 
 
+@pytest.mark.parametrize(
+    ("said", "counted"),
+    [
+        ({"prompt_tokens": 3}, (3, 0, None, None)),
+        (
+            {
+                "prompt_tokens": 3,
+                "completion_tokens": 2,
+                "prompt_tokens_details": None,
+                "completion_tokens_details": {"reasoning_tokens": 1, "audio_tokens": None},
+            },
+            (3, 2, None, 1),
+        ),
+        ({"prompt_tokens": "3", "completion_tokens": 2}, (0, 2, None, None)),
+        ({"prompt_tokens": 3.0, "completion_tokens": -2}, (0, 0, None, None)),
+        ({"completion_tokens": 2, "prompt_tokens_details": [4]}, (0, 2, None, None)),
+        (None, None),
+        ([3], None),
+    ],
+)
+def test_the_counts_are_read_as_far_as_they_are_right(
+    said: object, counted: tuple[int, int, int | None, int | None] | None
+) -> None:
+    _, usage = finished(json.dumps({"choices": [], "usage": said}).encode(), OURS)
+    if counted is None:
+        assert usage is None
+        return
+    assert usage is not None
+    tokens = (usage.prompt_tokens, usage.completion_tokens)
+    assert (*tokens, usage.cached_tokens, usage.reasoning_tokens) == counted
+
+
 def test_numbers_that_are_no_json_pass() -> None:
-    answer, _ = finished(b'{"id":"a","choices":[{"logprobs":[-Infinity,NaN]}]}', IMPRINT)
+    answer, _ = finished(b'{"id":"a","choices":[{"logprobs":[-Infinity,NaN]}]}', OURS)
     assert b"-Infinity" in answer
 
 
@@ -196,7 +227,7 @@ def test_numbers_that_are_no_json_pass() -> None:
 )
 def test_what_is_no_answer_is_a_failure(said: bytes, message: str) -> None:
     with pytest.raises(HelexaError, match=message):
-        finished(said, IMPRINT)
+        finished(said, OURS)
 
 
 def test_a_request_becomes_one_for_a_stream_that_counts() -> None:

@@ -145,7 +145,11 @@ USAGE = UsageRecord(
     first_token_ms=25,
     total_ms=310,
 )
-SIGNED = SignedUsage(record=usage_bytes(USAGE), key="UABC", signature=b"\x01" * 64)
+SIGNED = SignedUsage(
+    record=usage_bytes(USAGE.model_dump(exclude={"prefix_tokens"})),
+    key="UABC",
+    signature=b"\x01" * 64,
+)
 DECISION = RoutingDecision(
     decision_id="d1",
     model=MODEL,

@@ -41,15 +41,20 @@ class Attempts:
     def begin(self, execution: Execution) -> None:
         """Know an attempt that begins."""
         request_id = execution.request.request_id
-        self._by_request[request_id] = (*self.of(request_id), execution)
+        known = self._by_request.get(request_id, ())
+        self._by_request[request_id] = (*known, execution)
         self.running.add(execution)
         self._retention.begin()
 
     def end(self, execution: Execution) -> None:
         """Know of an attempt only what is of use after its end."""
         past = execution.past(time.monotonic())
-        self._by_request[past.request_id] = tuple(
-            past if found is execution else found for found in self.of(past.request_id)
+        known = self._by_request[past.request_id]
+        # Most requests have one attempt.
+        self._by_request[past.request_id] = (
+            (past,)
+            if len(known) == 1
+            else tuple(past if found is execution else found for found in known)
         )
         self.running.discard(execution)
         self._ended.append(past)
@@ -57,14 +62,13 @@ class Attempts:
 
     def forget(self, now_s: float) -> None:
         """Forget what ended long ago, or had to make room for younger answers."""
-        while self._ended and self._is_over(self._ended[0], now_s):
-            past = self._ended.popleft()
+        ended, by_request = self._ended, self._by_request
+        while ended and self._is_over(ended[0], now_s):
+            past = ended.popleft()
             self._retention.release(past.outbox)
-            left = tuple(found for found in self.of(past.request_id) if found is not past)
-            if left:
-                self._by_request[past.request_id] = left
-            else:
-                del self._by_request[past.request_id]
+            known = by_request.pop(past.request_id)
+            if len(known) > 1:
+                by_request[past.request_id] = tuple(each for each in known if each is not past)
 
     def _is_over(self, past: Past, now_s: float) -> bool:
         is_old = now_s - past.ended_at_s >= self._retention.keep_s

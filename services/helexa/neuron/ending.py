@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from helexa.neuron.splice import Prefix
 from helexa.protocol.errors import HelexaError
-from helexa.protocol.messages.execution import Timings, TokenUsage
+from helexa.protocol.messages.execution import TokenUsage
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,10 @@ class Ending:
     error: HelexaError | None
     usage: TokenUsage
     """Of this attempt."""
-    timings: Timings
+    first_token_s: float | None
+    """From the acceptance to the first token; `None`: there was none."""
+    total_s: float
+    """From the acceptance to the end."""
     prefix_tokens: int = 0
     """Of earlier attempts."""
 

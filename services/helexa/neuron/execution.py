@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable, Coroutine
 
 from typing_extensions import override
 
@@ -22,7 +23,7 @@ from helexa.neuron.pace import Track
 from helexa.neuron.past import Past
 from helexa.neuron.servability import CHECK_AFTER_S
 from helexa.neuron.splice import Prefix, Splicer
-from helexa.neuron.whole import Imprint, as_stream, finished, renamed
+from helexa.neuron.whole import as_stream, finished, renamed
 from helexa.protocol.errors import (
     BackendError,
     BackendRejectedError,
@@ -33,7 +34,7 @@ from helexa.protocol.errors import (
     UnsupportedError,
     WorkCancelledError,
 )
-from helexa.protocol.messages.execution import ExecuteRequest, Operation, Timings, TokenUsage
+from helexa.protocol.messages.execution import ExecuteRequest, Operation, TokenUsage
 
 _log = logging.getLogger(__name__)
 
@@ -47,17 +48,27 @@ _IMAGE_MARK = b'"image_url"'
 class Execution:
     """One attempt of one request."""
 
-    def __init__(self, request: ExecuteRequest, lease: Lease, outbox: Outbox, track: Track) -> None:
-        """Prepare the work; `run` does it."""
+    def __init__(
+        self,
+        request: ExecuteRequest,
+        lease: Lease,
+        outbox: Outbox,
+        track: Track,
+        on_end: Callable[["Execution", Ending], None],
+    ) -> None:
+        """Prepare the work; `run` does it, and calls `on_end` when the terminal frame is due."""
         pace = track.pace
         self.request = request
+        self.attempt = request.attempt
         self.outbox = outbox
         self.owner = request.owner
-        self.owner_since_s = time.monotonic()
+        self._began_s = outbox.published_at_s
+        self.owner_since_s = self._began_s
         """Since when the owner's silence counts, where it has not been heard at all."""
         self.ending: Ending | None = None
         self.task: asyncio.Task[None] | None = None
         self._has_begun = False
+        self._on_end = on_end
         self._lease = lease
         self._pace = pace
         self._body = request.body
@@ -69,31 +80,26 @@ class Execution:
             track.departures,
             pace.frame_interval_s,
         )
-        self._began_s = time.monotonic()
         self._stopped: HelexaError | None = None
         self._usage: TokenUsage | None = None
 
     async def run(self) -> None:
-        """Do the work; `ending` then says how it ended, and the terminal frame is due."""
+        """Do the work; `ending` then says how it ended."""
         # The answer outlives the call that began it, and so its deadline.
         DEADLINE.set(None)
         self._has_begun = True
-        error: HelexaError | None = InternalError()
         try:
-            if self._stopped is not None:
-                raise self._stopped
-            await self._produce()
-            error = None
-        except HelexaError as raised:
-            error = raised
+            await self._work()
+        except HelexaError as error:
+            self._end(error)
         except asyncio.CancelledError:
-            error = self._stopped or ShuttingDownError()
-        finally:
-            if isinstance(error, BackendError) and not isinstance(error, BackendRejectedError):
-                self._lease.servability.doubt()
-            given = self.request.prefix_tokens
-            self.ending = Ending(error, self._counts(), self._timings(), given)
-            self._lease.release(failed=_is_failure(error))
+            self._end(self._stopped or ShuttingDownError())
+        except BaseException:
+            # Also after a defect: whoever waits for the answer must see its end.
+            self._end(InternalError())
+            raise
+        else:
+            self._end(None)
 
     def stop(self, reason: HelexaError) -> bool:
         """End the work early, with `reason` in its terminal frame; False if it has ended."""
@@ -104,11 +110,6 @@ class Execution:
         if self.task is not None and self._has_begun:
             self.task.cancel()
         return True
-
-    @property
-    def attempt(self) -> int:
-        """Its number, from 1."""
-        return self.request.attempt
 
     def past(self, now_s: float) -> Past:
         """Return what is kept of it, now that it has ended."""
@@ -152,20 +153,40 @@ class Execution:
             self._lease.count(self._flow.uncounted, now_s)
             self._flow.uncounted = 0
 
-    async def _produce(self) -> None:
+    def _end(self, error: HelexaError | None) -> None:
+        is_failure = error is not None and not isinstance(error, WorkCancelledError)
+        if isinstance(error, BackendError) and not isinstance(error, BackendRejectedError):
+            self._lease.servability.doubt()
+        began_s, first_s = self._began_s, self._flow.first_token_at_s
+        ending = self.ending = Ending(
+            error,
+            self._counts(),
+            None if first_s is None else first_s - began_s,
+            time.monotonic() - began_s,
+            self.request.prefix_tokens,
+        )
+        self._lease.release(failed=is_failure)
+        self._on_end(self, ending)
+
+    def _work(self) -> Coroutine[None, None, None]:
+        """Return what is to be done.
+
+        Raises:
+            HelexaError: nothing: it was stopped before it began, or its body is no JSON object.
+        """
+        if self._stopped is not None:
+            raise self._stopped
         request = self.request
         if request.operation == Operation.EMBEDDING:
-            await self._embed()
-            return
+            return self._embed()
         whole = self._whole()
         if whole is not None:
-            await self._answer(whole)
-            return
+            return self._answer(whole)
         if not request.stream:
             self._body = as_stream(self._body)
         if request.continues is not None:
             self._go_on(request.continues)
-        await self._stream()
+        return self._stream()
 
     def _whole(self) -> WholeInference | None:
         """Return the backend if it gives the answer in one piece."""
@@ -220,14 +241,17 @@ class Execution:
         request = self.request
         is_chat = request.operation == Operation.CHAT
         ask = backend.answer_chat if is_chat else backend.answer_completion
-        imprint = Imprint(request.public_id, str(request.model), request.created)
-        answer, self._usage = finished(await ask(self._body), imprint)
-        if self._usage is None:
+        ours: dict[str, object] = {"id": request.public_id, "model": str(request.model)}
+        if request.created is not None:
+            ours["created"] = request.created
+        answer, usage = finished(await ask(self._body), ours)
+        self._usage = usage
+        if usage is None:
             # The events of a stream can be counted.
             _log.warning("answer_uncounted", extra={"model": request.model})
             backend.stops_when_left = False
         else:
-            self._lease.count(self._usage.completion_tokens, time.monotonic())
+            self._lease.count(usage.completion_tokens, time.monotonic())
         self.outbox.send_body(answer)
 
     async def _embed(self) -> None:
@@ -250,15 +274,6 @@ class Execution:
             return self._prefix.own(known) if self._prefix else known
         return TokenUsage(completion_tokens=self._flow.published, counted="frames")
 
-    def _timings(self) -> Timings:
-        first_s, began_s = self._flow.first_token_at_s, self._began_s
-        first_token_s = None if first_s is None else first_s - began_s
-        return Timings(first_token_s=first_token_s, total_s=time.monotonic() - began_s)
-
     @override
     def __repr__(self) -> str:
         return f"Execution({self.request.request_id}, attempt {self.request.attempt})"
-
-
-def _is_failure(ending: HelexaError | None) -> bool:
-    return ending is not None and not isinstance(ending, WorkCancelledError)

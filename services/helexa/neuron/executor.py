@@ -5,6 +5,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 
 from helexa.neuron.attempts import Attempts
 from helexa.neuron.departures import Departures
@@ -35,7 +36,7 @@ from helexa.protocol.messages.execution import (
     ResendRequest,
     Resent,
 )
-from helexa.protocol.messages.usage import SignedUsage
+from helexa.protocol.messages.usage import SignedFields
 from helexa.protocol.naming import encode_token, is_token, request_token
 from helexa.protocol.subjects import subject_of
 
@@ -49,7 +50,7 @@ LAST_FRAME_S = 1.0
 REPUBLISH_BEFORE_S = 5.0
 """Frames published so long before a connection was seen to break may have been lost with it."""
 
-Certify = Callable[[ExecuteRequest, Outbox, Ending], SignedUsage]
+Certify = Callable[[ExecuteRequest, Outbox, Ending], SignedFields]
 
 
 class Executor:
@@ -218,13 +219,12 @@ class Executor:
             first_seq=request.first_seq,
             first_event=request.first_event,
         )
-        execution = Execution(request, lease, outbox, self._track)
-        self._supersede(request)
+        execution = Execution(request, lease, outbox, self._track, self._end)
+        if request.attempt > 1:
+            self._supersede(request)
         self._attempts.begin(execution)
-        execution.task = asyncio.create_task(
-            self._run(execution), name=f"execute-{request.request_id}"
-        )
-        execution.task.add_done_callback(lambda task: self._on_done(task, execution))
+        execution.task = asyncio.create_task(execution.run(), name=f"execute-{request.request_id}")
+        execution.task.add_done_callback(partial(self._on_done, execution))
 
     def _revoke(self, request: CancelRequest) -> None:
         # An order comes later than its cancellation where its body comes another way.
@@ -237,22 +237,18 @@ class Executor:
             if isinstance(earlier, Execution) and earlier.attempt < request.attempt:
                 earlier.stop(WorkCancelledError(reason="superseded"))
 
-    async def _run(self, execution: Execution) -> None:
-        try:
-            await execution.run()
-        finally:
-            # Also after a defect: whoever waits for the answer must see its end.
-            if execution.ending is not None:
-                self._end(execution, execution.ending)
-
     def _end(self, execution: Execution, ending: Ending) -> None:
         request, outbox = execution.request, execution.outbox
         signed = self._certify(request, outbox, ending)
-        extra = (signed.model_dump(), ending.timings.model_dump())
+        timings = {
+            "queued_s": 0.0,
+            "first_token_s": ending.first_token_s,
+            "total_s": ending.total_s,
+        }
         if ending.error is None:
-            outbox.send_end(FrameKind.DONE, ending.answer_usage.model_dump(), *extra)
+            outbox.send_end(FrameKind.DONE, vars(ending.answer_usage), signed, timings)
         else:
-            outbox.send_end(FrameKind.ERROR, ending.error.to_reply().model_dump(), *extra)
+            outbox.send_end(FrameKind.ERROR, ending.error.to_reply().model_dump(), signed, timings)
         _log.info(
             "request_finished",
             extra={
@@ -263,11 +259,11 @@ class Executor:
                 "outcome": ending.outcome,
                 "prompt_tokens": ending.usage.prompt_tokens,
                 "completion_tokens": ending.usage.completion_tokens,
-                "total_s": round(ending.timings.total_s, 3),
+                "total_s": round(ending.total_s, 3),
             },
         )
 
-    def _on_done(self, task: asyncio.Task[None], execution: Execution) -> None:
+    def _on_done(self, execution: Execution, task: asyncio.Task[None]) -> None:
         self._attempts.end(execution)
         error = None if task.cancelled() else task.exception()
         if error is not None:

@@ -1,15 +1,29 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """The neuron's own numbers."""
 
+from dataclasses import dataclass
+
 from helexa.neuron.ending import Ending
 from helexa.neuron.hardware_feed import HardwareFeed
 from helexa.neuron.models import ModelHost
 from helexa.process.metrics import Metrics
+from helexa.process.tallies import Count, Spread
 from helexa.protocol.messages.models import ModelState
 
 _STATES = tuple(
     value for name, value in vars(ModelState).items() if name.isupper() and isinstance(value, str)
 )
+
+
+@dataclass(slots=True)
+class _OfModel:
+    """The numbers that each request of a model adds to, looked up once."""
+
+    input: Count
+    output: Count
+    cached: Count
+    reasoning: Count
+    duration: Spread
 
 
 class Meters:
@@ -37,19 +51,32 @@ class Meters:
         self._load = metrics.reading(
             "neuron_model_load_seconds", "Duration of the last load.", "model"
         )
+        self._of_model: dict[str, _OfModel] = {}
         self._gpu = metrics.reading("gpu_memory_used_bytes", "Memory in use on a card.", "gpu")
 
     def ended(self, model: str, ending: Ending) -> None:
         """Count an attempt that has ended."""
-        usage, tokens = ending.usage, self._tokens
+        usage = ending.usage
+        of_model = self._of_model.get(model) or self._meet(model)
         self._requests.labels(model, ending.outcome).inc()
-        tokens.labels(model, "input").inc(usage.prompt_tokens)
-        tokens.labels(model, "output").inc(usage.completion_tokens)
-        tokens.labels(model, "cached").inc(usage.cached_tokens or 0)
-        tokens.labels(model, "reasoning").inc(usage.reasoning_tokens or 0)
-        self._duration.labels(model).observe(ending.timings.total_s)
-        if ending.timings.first_token_s is not None:
-            self._first.labels(model).observe(ending.timings.first_token_s)
+        of_model.input.value += usage.prompt_tokens
+        of_model.output.value += usage.completion_tokens
+        of_model.cached.value += usage.cached_tokens or 0
+        of_model.reasoning.value += usage.reasoning_tokens or 0
+        of_model.duration.observe(ending.total_s)
+        if ending.first_token_s is not None:
+            self._first.labels(model).observe(ending.first_token_s)
+
+    def _meet(self, model: str) -> _OfModel:
+        tokens = self._tokens
+        made = self._of_model[model] = _OfModel(
+            input=tokens.labels(model, "input"),
+            output=tokens.labels(model, "output"),
+            cached=tokens.labels(model, "cached"),
+            reasoning=tokens.labels(model, "reasoning"),
+            duration=self._duration.labels(model),
+        )
+        return made
 
     def bulk_job(self, outcome: str) -> None:
         """Count a bulk job that was pulled: `taken`, `put_back`, `void` or `orphan`."""

@@ -50,7 +50,8 @@ class Retention:
         self._ended[outbox] = None
         self.kept_bytes += ENDED_BYTES
         self._ended_bytes += ENDED_BYTES + outbox.kept_bytes
-        self._make_room()
+        if self.kept_bytes > self.max_bytes:
+            self._make_room()
 
     def holds(self, outbox: Outbox) -> bool:
         """Whether an answer that has ended is still kept."""

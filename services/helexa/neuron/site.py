@@ -28,7 +28,7 @@ from helexa.protocol.errors import HelexaError
 from helexa.protocol.messages.execution import ExecuteRequest
 from helexa.protocol.messages.neurons import Departure, Registration, ShutdownNotice
 from helexa.protocol.messages.routing import GatewayBeat
-from helexa.protocol.messages.usage import SignedUsage
+from helexa.protocol.messages.usage import SignedFields
 from helexa.protocol.naming import encode_token
 from helexa.protocol.subjects import Role
 from helexa.site.keys import Identity
@@ -150,7 +150,7 @@ class SiteLink:
             subjects.REGISTER, registration, deadline_s=REGISTER_WITHIN_S, neuron=self._token
         )
 
-    def _certify(self, request: ExecuteRequest, outbox: Outbox, ending: Ending) -> SignedUsage:
+    def _certify(self, request: ExecuteRequest, outbox: Outbox, ending: Ending) -> SignedFields:
         record = usage_record(request, outbox, ending, self._shared.presence.neuron_id)
         signed = sign_usage(record, self._shared.identity)
         self.usage.add(request.portal, signed)

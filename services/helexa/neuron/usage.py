@@ -4,7 +4,9 @@
 import asyncio
 import contextlib
 import logging
+import random
 from collections import defaultdict
+from collections.abc import Sequence
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
@@ -12,14 +14,12 @@ from helexa.bus.client import Bus
 from helexa.neuron.ending import Ending
 from helexa.neuron.outbox import Outbox
 from helexa.protocol import subjects
-from helexa.protocol.codec import pack
+from helexa.protocol.codec import Signable, pack_plain
 from helexa.protocol.errors import HelexaError
 from helexa.protocol.messages.execution import ExecuteRequest
 from helexa.protocol.messages.usage import (
     USAGE_DOMAIN,
-    SignedUsage,
-    UsageBatch,
-    UsageRecord,
+    SignedFields,
     usage_bytes,
 )
 from helexa.protocol.naming import encode_token
@@ -31,44 +31,45 @@ _log = logging.getLogger(__name__)
 BATCH_RECORDS = 256
 BATCH_WAIT_S = 0.05
 MAX_WAITING = 65_536
-"""Records kept while they cannot be stored, about 50 MB; the oldest go first."""
+"""Records kept while they cannot be stored, about 50 MB; the oldest that wait go first."""
 ACK_WITHIN_S = 5.0
+FIRST_PAUSE_S = 0.5
+"""Longest wait before what could not be stored is sent once more."""
 
 
-def usage_record(
-    request: ExecuteRequest, outbox: Outbox, ending: Ending, neuron_id: str
-) -> UsageRecord:
-    """Return what the neuron certifies about an attempt that has ended."""
-    first_s = ending.timings.first_token_s
-    return UsageRecord(
-        request_id=request.request_id,
-        attempt=request.attempt,
-        neuron_id=neuron_id,
-        portal=request.portal,
-        account=request.account,
-        model=str(request.model),
-        operation=request.operation,
-        prompt_tokens=ending.usage.prompt_tokens,
-        completion_tokens=ending.usage.completion_tokens,
-        cached_tokens=ending.usage.cached_tokens or 0,
-        reasoning_tokens=ending.usage.reasoning_tokens or 0,
-        counted=ending.usage.counted,
-        events=outbox.events,
-        output_bytes=outbox.output_bytes,
-        output_sha256=outbox.output_sha256,
-        outcome=ending.outcome,
-        first_token_ms=-1 if first_s is None else round(first_s * 1000),
-        total_ms=round(ending.timings.total_s * 1000),
-        prefix_tokens=request.prefix_tokens,
-    )
+def usage_record(request: ExecuteRequest, outbox: Outbox, ending: Ending, neuron_id: str) -> bytes:
+    """Return what the neuron certifies about an attempt that has ended: a `UsageRecord`."""
+    usage, first_s = ending.usage, ending.first_token_s
+    fields: dict[str, Signable] = {
+        "version": 1,
+        "request_id": request.request_id,
+        "attempt": request.attempt,
+        "neuron_id": neuron_id,
+        "portal": request.portal,
+        "account": request.account,
+        "model": str(request.model),
+        "operation": request.operation,
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "cached_tokens": usage.cached_tokens or 0,
+        "reasoning_tokens": usage.reasoning_tokens or 0,
+        "counted": usage.counted,
+        "events": outbox.events,
+        "output_bytes": outbox.output_bytes,
+        "output_sha256": outbox.output_sha256,
+        "outcome": ending.outcome,
+        "first_token_ms": -1 if first_s is None else round(first_s * 1000),
+        "total_ms": round(ending.total_s * 1000),
+    }
+    if request.prefix_tokens:
+        fields["prefix_tokens"] = request.prefix_tokens
+    return usage_bytes(fields)
 
 
-def sign_usage(record: UsageRecord, identity: Identity) -> SignedUsage:
+def sign_usage(record: bytes, identity: Identity) -> SignedFields:
     """Return `record` with the neuron's signature."""
-    data = usage_bytes(record)
-    return SignedUsage(
-        record=data, key=identity.public, signature=identity.sign(USAGE_DOMAIN + data)
-    )
+    signature = identity.sign(USAGE_DOMAIN + record)
+    return {"record": record, "key": identity.public, "signature": signature}
 
 
 class UsageSender:
@@ -81,27 +82,28 @@ class UsageSender:
         self._bus = bus
         self._neuron = encode_token(neuron_id)
         self._max_waiting = max_waiting
-        self._waiting: defaultdict[str, list[SignedUsage]] = defaultdict(list)
+        self.waiting = 0
+        """Records that are not known to be stored."""
+        self._waiting: defaultdict[str, list[SignedFields]] = defaultdict(list)
+        """By portal, without what is being sent."""
         self._has_waiting = asyncio.Event()
         self._is_empty = asyncio.Event()
         self._is_empty.set()
         self._is_hurried = asyncio.Event()
 
-    @property
-    def waiting(self) -> int:
-        """Records that are not known to be stored."""
-        return sum(map(len, self._waiting.values()))
-
-    def add(self, portal: str, signed: SignedUsage) -> None:
+    def add(self, portal: str, signed: SignedFields) -> None:
         """Send `signed` soon."""
-        self._waiting[portal].append(signed)
+        records = self._waiting[portal]
+        records.append(signed)
+        self.waiting += 1
         self._has_waiting.set()
         self._is_empty.clear()
-        if len(self._waiting[portal]) >= BATCH_RECORDS:
+        if len(records) >= BATCH_RECORDS:
             self._is_hurried.set()
         if self.waiting > self._max_waiting:
             longest = max(self._waiting.values(), key=len)
             del longest[0]
+            self.waiting -= 1
             self.dropped += 1
 
     async def run(self) -> None:
@@ -125,28 +127,28 @@ class UsageSender:
         return self._is_empty.is_set()
 
     async def _send_all(self, portal: str) -> None:
-        while batch := tuple(self._waiting[portal][:BATCH_RECORDS]):
-            await self._send(portal, UsageBatch(records=batch))
-            sent = {id(signed) for signed in batch}
-            # The oldest may have been dropped meanwhile.
-            self._waiting[portal] = [s for s in self._waiting[portal] if id(s) not in sent]
+        while records := self._waiting[portal]:
+            batch, self._waiting[portal] = records[:BATCH_RECORDS], records[BATCH_RECORDS:]
+            await self._send(portal, batch)
+            self.waiting -= len(batch)
 
-    async def _send(self, portal: str, batch: UsageBatch) -> None:
+    async def _send(self, portal: str, batch: Sequence[SignedFields]) -> None:
+        """Send a `UsageBatch` until it is stored."""
         subject = subject_of(
             subjects.USAGE.subject, portal=encode_token(portal), neuron=self._neuron
         )
+        data = pack_plain({"records": batch})
+        try:
+            await self._bus.publish_stored(subject, data, deadline_s=ACK_WITHIN_S)
+        except HelexaError:
+            _log.warning("usage_waits", extra={"portal": portal})
+        else:
+            return
+        await asyncio.sleep(random.uniform(0, FIRST_PAUSE_S))  # noqa: S311 - no secret
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(HelexaError),
-            wait=wait_random_exponential(multiplier=0.5, max=10),
-            before_sleep=lambda state: (
-                _log.warning(
-                    "usage_waits", extra={"portal": portal, "attempt": state.attempt_number}
-                )
-                if state.attempt_number == 1
-                else None
-            ),
+            wait=wait_random_exponential(multiplier=2 * FIRST_PAUSE_S, max=10),
         )
-        data = pack(batch)
         async for attempt in retrying:
             with attempt:
                 await self._bus.publish_stored(subject, data, deadline_s=ACK_WITHIN_S)

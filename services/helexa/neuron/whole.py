@@ -5,8 +5,7 @@ Only the outermost fields are looked at; what they hold stays as the backend wro
 """
 
 import json
-from dataclasses import dataclass
-from typing import cast
+from typing import Annotated, cast
 
 import msgspec
 
@@ -22,18 +21,33 @@ _STREAM_FIELDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Imprint:
-    """What of an answer is ours."""
-
-    public_id: str
-    model: str
-    created: int | None = None
-    """Unix time in seconds; `None`: the backend's."""
+_Tokens = Annotated[int, msgspec.Meta(ge=0)]
 
 
-def finished(answer: bytes, imprint: Imprint) -> tuple[bytes, TokenUsage | None]:
+class _Details(msgspec.Struct):
+    cached_tokens: _Tokens | None = None
+    reasoning_tokens: _Tokens | None = None
+
+
+class _Usage(msgspec.Struct):
+    """OpenAI's `usage`, as far as we count."""
+
+    prompt_tokens: _Tokens | None = None
+    completion_tokens: _Tokens | None = None
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+
+
+_USAGE = msgspec.json.Decoder(_Usage | None)
+_NO_DETAILS = _Details()
+
+
+def finished(answer: bytes, ours: dict[str, object]) -> tuple[bytes, TokenUsage | None]:
     """Return a whole answer as the client gets it, and its counts if it has any.
+
+    Args:
+        answer: As the backend gave it.
+        ours: The fields that are ours, by name.
 
     Raises:
         BackendError: it is no answer.
@@ -42,9 +56,6 @@ def finished(answer: bytes, imprint: Imprint) -> tuple[bytes, TokenUsage | None]
     fields = _read(answer)
     if fields is None or not _is_list(fields.get("choices")):
         raise error_of_event(answer) or BackendError("the backend ended without an answer")
-    ours: dict[str, object] = {"id": imprint.public_id, "model": imprint.model}
-    if imprint.created is not None:
-        ours["created"] = imprint.created
     return msgspec.json.encode(fields | ours), _counts(fields)
 
 
@@ -92,7 +103,20 @@ def _is_list(value: msgspec.Raw | None) -> bool:
 
 
 def _counts(fields: dict[str, msgspec.Raw]) -> TokenUsage | None:
-    if "usage" not in fields:
+    said = fields.get("usage")
+    if said is None:
         return None
-    counts = cast("Json", msgspec.json.decode(fields["usage"]))
-    return read_usage(counts) if isinstance(counts, dict) else None
+    try:
+        counts = _USAGE.decode(said)
+    except msgspec.ValidationError:
+        # Whatever is wrong with one count, the others stand.
+        other = cast("Json", msgspec.json.decode(said))
+        return read_usage(other) if isinstance(other, dict) else None
+    if counts is None:
+        return None
+    return TokenUsage(
+        prompt_tokens=counts.prompt_tokens or 0,
+        completion_tokens=counts.completion_tokens or 0,
+        cached_tokens=(counts.prompt_tokens_details or _NO_DETAILS).cached_tokens,
+        reasoning_tokens=(counts.completion_tokens_details or _NO_DETAILS).reasoning_tokens,
+    )

@@ -52,18 +52,23 @@ class SignedUsage(Message):
     signature: bytes
 
 
+SignedFields = dict[str, bytes | str]
+"""A `SignedUsage` as it is packed: each request has one, of which nothing needs a check."""
+
+
 class UsageBatch(Message):
     """Up to 256 signed records in one message."""
 
     records: tuple[SignedUsage, ...]
 
 
-def usage_bytes(record: UsageRecord) -> bytes:
-    """Return the canonical bytes of `record`, to be signed after `USAGE_DOMAIN`."""
-    fields: dict[str, Signable] = dict(record)
-    if not record.prefix_tokens:
-        # Most attempts begin their answer; their records have no such field.
-        del fields["prefix_tokens"]
+def usage_bytes(fields: dict[str, Signable]) -> bytes:
+    """Return the canonical bytes of a `UsageRecord`, to be signed after `USAGE_DOMAIN`.
+
+    Args:
+        fields: Of the record; without `prefix_tokens` where there are none, as most attempts begin
+            their answer.
+    """
     return pack_canonical(fields)
 
 
