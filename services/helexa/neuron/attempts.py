@@ -48,17 +48,25 @@ class Attempts:
 
     def end(self, execution: Execution) -> None:
         """Know of an attempt only what is of use after its end."""
-        past = execution.past(time.monotonic())
-        known = self._by_request[past.request_id]
+        request_id, outbox = execution.request.request_id, execution.outbox
+        past = Past(
+            request_id,
+            execution.attempt,
+            execution.owner,
+            outbox,
+            execution.ending,
+            time.monotonic(),
+        )
+        known = self._by_request[request_id]
         # Most requests have one attempt.
-        self._by_request[past.request_id] = (
+        self._by_request[request_id] = (
             (past,)
             if len(known) == 1
             else tuple(past if found is execution else found for found in known)
         )
         self.running.discard(execution)
         self._ended.append(past)
-        self._retention.add(past.outbox)
+        self._retention.add(outbox)
 
     def forget(self, now_s: float) -> None:
         """Forget what ended long ago, or had to make room for younger answers."""

@@ -20,7 +20,6 @@ from helexa.neuron.flow import Flow
 from helexa.neuron.lease import Lease
 from helexa.neuron.outbox import Outbox
 from helexa.neuron.pace import Track
-from helexa.neuron.past import Past
 from helexa.neuron.servability import CHECK_AFTER_S
 from helexa.neuron.splice import Prefix, Splicer
 from helexa.neuron.whole import as_stream, finished, renamed
@@ -110,12 +109,6 @@ class Execution:
         if self.task is not None and self._has_begun:
             self.task.cancel()
         return True
-
-    def past(self, now_s: float) -> Past:
-        """Return what is kept of it, now that it has ended."""
-        return Past(
-            self.request.request_id, self.attempt, self.owner, self.outbox, self.ending, now_s
-        )
 
     @property
     def is_running(self) -> bool:

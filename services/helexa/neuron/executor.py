@@ -72,6 +72,7 @@ class Executor:
         self.pace = pace or Pace()
         self._track = Track(self.pace, Departures(self.pace.departure_interval_s))
         self._host = host
+        self._slots = host.slots
         self._wire = wire
         self._certify = certify
         self._retention = retention
@@ -98,7 +99,7 @@ class Executor:
         # A gateway that did not get the first reply asks again.
         if self._attempts.find(request.request_id, request.attempt) is None:
             self._begin(request)
-        return ExecuteReply(neuron_id=self.neuron_id, slots_free=self._host.slots.free)
+        return ExecuteReply(neuron_id=self.neuron_id, slots_free=self._slots.free)
 
     def cancel(self, request: CancelRequest) -> Cancelled:
         """End a running request.

@@ -97,7 +97,8 @@ class UsageSender:
         records.append(signed)
         self.waiting += 1
         self._has_waiting.set()
-        self._is_empty.clear()
+        if self.waiting == 1:
+            self._is_empty.clear()
         if len(records) >= BATCH_RECORDS:
             self._is_hurried.set()
         if self.waiting > self._max_waiting:
