@@ -15,6 +15,7 @@ from helexa.neuron.models import ModelHost
 from helexa.neuron.outbox import Outbox, Wire
 from helexa.neuron.pace import Pace, Track
 from helexa.neuron.retention import Retention
+from helexa.process.logs import FrequentEvent
 from helexa.protocol import subjects
 from helexa.protocol.errors import (
     BadRequestError,
@@ -41,6 +42,7 @@ from helexa.protocol.naming import encode_token, is_token, request_token
 from helexa.protocol.subjects import subject_of
 
 _log = logging.getLogger(__name__)
+_request_finished = FrequentEvent(_log, "request_finished")
 
 RESEND_BYTES = 512 * 1024
 """Of kept frames, so much goes into one answer; the asker asks again for the rest."""
@@ -250,9 +252,8 @@ class Executor:
             outbox.send_end(FrameKind.DONE, vars(ending.answer_usage), signed, timings)
         else:
             outbox.send_end(FrameKind.ERROR, ending.error.to_reply().model_dump(), signed, timings)
-        _log.info(
-            "request_finished",
-            extra={
+        _request_finished.tell(
+            {
                 "request_id": request.request_id,
                 "attempt": request.attempt,
                 "decision_id": request.decision_id,
@@ -261,7 +262,7 @@ class Executor:
                 "prompt_tokens": ending.usage.prompt_tokens,
                 "completion_tokens": ending.usage.completion_tokens,
                 "total_s": round(ending.total_s, 3),
-            },
+            }
         )
 
     def _on_done(self, execution: Execution, task: asyncio.Task[None]) -> None:
