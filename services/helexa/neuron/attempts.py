@@ -54,7 +54,7 @@ class Attempts:
             execution.attempt,
             execution.owner,
             outbox,
-            execution.ending,
+            execution.is_settled,
             time.monotonic(),
         )
         known = self._by_request[request_id]

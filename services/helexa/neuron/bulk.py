@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from helexa.bus.client import Bus
 from helexa.bus.workqueue import PROGRESS_S, Delivery, Puller
-from helexa.neuron.ending import Ending
 from helexa.neuron.executor import Executor
 from helexa.neuron.meters import Meters
 from helexa.neuron.models import ModelHost
@@ -29,7 +28,6 @@ from helexa.protocol.errors import (
     NotFoundError,
     RefusedError,
     UnavailableError,
-    WorkCancelledError,
 )
 from helexa.protocol.messages.bulk import BulkJob, ClaimRequest
 from helexa.protocol.messages.execution import ExecuteRequest
@@ -190,16 +188,16 @@ class BulkWork:
     async def _carry(self, job: BulkJob, order: ExecuteRequest, pulled: Delivery) -> None:
         """Keep the job from others until the work has ended, then say what becomes of it."""
         self._carried.add(job.ticket)
-        ending = asyncio.create_task(self._executor.ending_of(order.request_id, order.attempt))
+        settles = asyncio.create_task(self._executor.settles(order.request_id, order.attempt))
         try:
-            while not (await asyncio.wait({ending}, timeout=PROGRESS_S))[0]:
+            while not (await asyncio.wait({settles}, timeout=PROGRESS_S))[0]:
                 await pulled.in_progress()
-            if _is_settled(ending.result()):
+            if settles.result():
                 await pulled.done()
             else:
                 await pulled.put_back(PUT_BACK_S)
         finally:
-            ending.cancel()
+            settles.cancel()
             self._shop.room.end()
             self._carried.discard(job.ticket)
 
@@ -220,13 +218,3 @@ class BulkWork:
         self.owners.listen_anew(time.monotonic())
         for puller in self._pullers:
             puller.look_again()
-
-
-def _is_settled(ending: Ending | None) -> bool:
-    """Whether nobody else could do better; whoever cancels work withdraws it, or wants it anew."""
-    if ending is None:
-        return False
-    error = ending.error
-    return error is None or not (
-        error.to_reply().retryable or isinstance(error, WorkCancelledError)
-    )

@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 
 from helexa.neuron.splice import Prefix
-from helexa.protocol.errors import HelexaError
+from helexa.protocol.errors import HelexaError, WorkCancelledError
 from helexa.protocol.messages.execution import TokenUsage
 
 
@@ -26,6 +26,14 @@ class Ending:
     def answer_usage(self) -> TokenUsage:
         """Of the whole answer, earlier attempts included."""
         return Prefix(self.prefix_tokens).whole(self.usage) if self.prefix_tokens else self.usage
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nobody could do better; whoever cancels work withdraws it, or wants it anew."""
+        error = self.error
+        return error is None or not (
+            error.to_reply().retryable or isinstance(error, WorkCancelledError)
+        )
 
     @property
     def outcome(self) -> str:

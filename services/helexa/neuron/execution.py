@@ -115,6 +115,11 @@ class Execution:
         """Whether it may still be stopped."""
         return self.ending is None and self._stopped is None
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether it has ended so that nobody could do better."""
+        return self.ending is not None and self.ending.is_settled
+
     def watch(self, now_s: float) -> None:
         """Beat if nothing was published for a while, and end what is silent for too long."""
         if not self.is_running:

@@ -141,12 +141,12 @@ class Executor:
         frames, is_complete = found.outbox.slice(request.from_seq, request.to_seq, RESEND_BYTES)
         return Resent(frames=tuple(frames), complete=is_complete)
 
-    async def ending_of(self, request_id: str, attempt: int) -> Ending | None:
-        """Return how an attempt ends, once it has; `None` if it is not known, or by a defect."""
+    async def settles(self, request_id: str, attempt: int) -> bool:
+        """Return, once an attempt has ended, whether nobody could do better; False if unknown."""
         found = self._attempts.find(request_id, attempt)
         if isinstance(found, Execution) and found.task is not None:
             await asyncio.wait({found.task})
-        return None if found is None else found.ending
+        return found is not None and found.is_settled
 
     def hear(self, gateway: str) -> None:
         """Note that `gateway` is alive."""

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
-"""What is kept of an attempt that has ended: how it ended, and its frames."""
+"""What is kept of an attempt that has ended: what came of it, and its frames."""
 
 from dataclasses import dataclass
 
-from helexa.neuron.ending import Ending
 from helexa.neuron.outbox import Outbox
 
 
@@ -15,6 +14,6 @@ class Past:
     attempt: int
     owner: str
     outbox: Outbox
-    ending: Ending | None
-    """`None`: it died of a defect."""
+    is_settled: bool
+    """Whether nobody could do better."""
     ended_at_s: float
