@@ -170,7 +170,7 @@ class Execution:
         """Return what is to be done.
 
         Raises:
-            HelexaError: nothing: it was stopped before it began, or its body is no JSON object.
+            HelexaError: there is nothing, as it was stopped before it began or cannot be done.
         """
         if self._stopped is not None:
             raise self._stopped

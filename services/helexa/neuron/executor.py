@@ -176,12 +176,12 @@ class Executor:
             has_heard |= hears
             if has_heard and not hears and self._deaf_since_s is None:
                 self._deaf_since_s = now_s
+            self._forget_owners(now_s)
             for execution in list(self._running):
-                if self._deaf_since_s is None:
+                if self._deaf_since_s is None and execution.owner not in self._heard:
                     self._check_owner(execution, now_s)
                 execution.watch(now_s)
             self._attempts.forget(now_s)
-            self._forget_owners(now_s)
 
     async def finish(self, grace_s: float) -> None:
         """Take nothing new; return when all has ended, by itself or, after `grace_s`, by us."""
@@ -274,12 +274,11 @@ class Executor:
     def _check_owner(self, execution: Execution, now_s: float) -> None:
         if execution.request.outlives_owner:
             return
-        heard_s = max(self._heard.get(execution.owner, 0.0), execution.owner_since_s)
-        if now_s - heard_s >= self.pace.owner_silence_s:
+        if now_s - execution.owner_since_s >= self.pace.owner_silence_s:
             execution.stop(
                 WorkCancelledError("cancelled: its gateway fell silent", reason="owner_gone")
             )
 
     def _forget_owners(self, now_s: float) -> None:
-        silence_s = 2 * self.pace.owner_silence_s
+        silence_s = self.pace.owner_silence_s
         self._heard = {name: at_s for name, at_s in self._heard.items() if now_s - at_s < silence_s}
