@@ -85,8 +85,10 @@ class Incoming(ABC):
     @property
     def traceparent(self) -> str:
         """The W3C trace context, empty if there is none."""
-        given = self.headers.get(b"traceparent")
-        return given.decode() if given and _TRACEPARENT.fullmatch(given) else ""
+        if b"traceparent" not in self.headers:
+            return ""
+        given = self.headers[b"traceparent"]
+        return given.decode() if _TRACEPARENT.fullmatch(given) else ""
 
     @property
     def elapsed_s(self) -> float:
@@ -95,8 +97,7 @@ class Incoming(ABC):
 
     def header(self, name: bytes) -> str:
         """Return a header's text, empty if it is absent."""
-        given = self.headers.get(name)
-        return "" if given is None else given.decode("latin-1").strip()
+        return self.headers[name].decode("latin-1").strip() if name in self.headers else ""
 
     def is_asked(self, name: bytes) -> bool:
         """Whether a header says yes."""

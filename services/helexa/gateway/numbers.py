@@ -2,6 +2,7 @@
 """The gateway's metrics and the closing log line, both made of the same report."""
 
 import logging
+import time
 from collections.abc import Callable
 from operator import attrgetter
 
@@ -75,7 +76,7 @@ class Numbers:
 
     def ended(self, incoming: Incoming) -> None:
         """Count a request that has ended, and write its line."""
-        report, elapsed_s = incoming.report, incoming.elapsed_s
+        report, elapsed_s = incoming.report, time.monotonic() - incoming.arrived
         self._inflight -= 1
         requests, duration = self._of_outcome(report.route, report.model, report.status)
         requests.inc()

@@ -33,26 +33,23 @@ def is_token(text: str) -> bool:
 def random_id(bits: int = 128) -> str:
     """Return a lower-case random id of at least `bits` bits; nobody can guess one from another."""
     wanted = -(-bits // _BITS_A_CHARACTER)
-    text = ""
-    while True:
-        # Asking the system for each piece, and encoding it, took longer than sending a request.
-        try:
-            text += _pieces.pop()
-        except IndexError:
-            _make_pieces()
-        else:
-            if len(text) >= wanted:
-                return text[:wanted]
+    try:
+        text = _pieces.pop()
+    except IndexError:
+        _make_pieces()
+        return random_id(bits)
+    return text[:wanted] if wanted <= _PIECE else text + random_id(bits - _PIECE_BITS)
 
 
 def _make_pieces() -> None:
+    # Asking the system for each piece, and encoding it, took longer than sending a request.
     text = os.urandom(_PIECE * _PIECES).translate(_LETTERS).decode()
     _pieces.extend(text[at : at + _PIECE] for at in range(0, len(text), _PIECE))
 
 
 _BITS_A_CHARACTER = 5
 _PIECE = 26
-"""Characters of 130 random bits."""
+_PIECE_BITS = _PIECE * _BITS_A_CHARACTER
 _PIECES = 256
 _LETTERS = b"abcdefghijklmnopqrstuvwxyz234567" * 8
 """The letter for each byte: base 32, evenly."""
