@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable
+from functools import lru_cache
 
 from helexa.gateway.answer import Answer
 from helexa.gateway.assemble import Assembly
@@ -14,7 +15,7 @@ from helexa.gateway.desk import Desk
 from helexa.gateway.dispatch import Course, Dispatcher
 from helexa.gateway.http import ClientGoneError, Headers, Incoming
 from helexa.gateway.patience import Beats, cut_short
-from helexa.gateway.priority import tier_of
+from helexa.gateway.priority import NAMES, Priority, tier_of
 from helexa.gateway.reading import Reading
 from helexa.gateway.recovery import Recovery
 from helexa.gateway.sinks import (
@@ -213,12 +214,11 @@ class Exchange:
         return WholeSink(self._incoming, self._headers, empty)
 
     def _headers(self) -> Headers:
+        order = self._work.order
         headers = [
-            (b"x-helexa-model", self._work.model.encode("ascii", "backslashreplace")),
-            (b"x-helexa-workload", self._work.order.workload.encode()),
-            (b"x-helexa-priority", self._work.order.priority.name.lower().encode()),
-            (b"x-helexa-attempts", str(len(self.answer.fold.assignments)).encode()),
-            (b"x-helexa-queue-ms", str(round(self._course.queue_s * 1000)).encode()),
+            *_kind(self._work.model, order.workload, order.priority),
+            (b"x-helexa-attempts", b"%d" % len(self.answer.fold.assignments)),
+            (b"x-helexa-queue-ms", b"%d" % round(self._course.queue_s * 1000)),
         ]
         if self._desk.show_route and self._incoming.is_asked(b"x-helexa-show-route"):
             headers += [
@@ -254,3 +254,13 @@ class Exchange:
                 time.monotonic() - accepted,
                 unread_tokens=usage.prompt_tokens - (usage.cached_tokens or 0),
             )
+
+
+@lru_cache(1024)
+def _kind(model: str, workload: str, priority: Priority) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the headers that say what kind of request it was."""
+    return (
+        (b"x-helexa-model", model.encode("ascii", "backslashreplace")),
+        (b"x-helexa-workload", workload.encode()),
+        (b"x-helexa-priority", NAMES[priority].encode()),
+    )
