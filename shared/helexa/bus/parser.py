@@ -91,7 +91,7 @@ class Parser:
             fields = data[at:stop].split()
             name = fields[0] if fields else b""
             if name in MESSAGES:
-                after = self._message(data, stop + 2, fields)
+                after = self._message(data, stop + 2, end, fields)
                 if after > end:
                     self._keep(data, at, after - at)
                     return
@@ -104,15 +104,15 @@ class Parser:
             if self._generation is not generation:
                 return
 
-    def _message(self, data: bytes, begin: int, fields: list[bytes]) -> int:
+    def _message(self, data: bytes, begin: int, end: int, fields: list[bytes]) -> int:
         """Hand on the message that begins at `begin`; return where the next operation does.
 
-        Nothing is handed on where that is past the end.
+        Nothing is handed on where that is past `end`.
         """
         head = b"0"
         try:
             finish = begin + int(fields[-1])
-            if finish + 2 > len(data):
+            if finish + 2 > end:
                 return finish + 2
             if fields[0] == b"HMSG":
                 head = fields.pop(-2)

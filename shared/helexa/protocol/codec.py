@@ -17,6 +17,7 @@ from helexa.protocol.messages.base import AnyMessage, HotMessage, Message
 from helexa.protocol.messages.models import ModelId
 
 MessageT = TypeVar("MessageT", bound=AnyMessage)
+ModelT = TypeVar("ModelT", bound=Message)
 
 Plain = None | bool | int | float | str | bytes | list["Plain"] | dict[str, "Plain"]
 """What msgpack itself can carry."""
@@ -32,7 +33,7 @@ def pack(message: AnyMessage) -> bytes:
     """Return `message` as a msgpack map."""
     if isinstance(message, HotMessage):
         return _HOT_ENCODER.encode(message)
-    return pack_plain(message.__pydantic_serializer__.to_python(message))
+    return _PACKING.pack(message.__pydantic_serializer__.to_python(message))
 
 
 def unpack(kind: type[MessageT], data: bytes) -> MessageT:
@@ -41,26 +42,26 @@ def unpack(kind: type[MessageT], data: bytes) -> MessageT:
     Raises:
         MalformedError: `data` is not msgpack, or not a `kind`.
     """
-    if not issubclass(kind, Message):
-        return _unpack_hot(kind, data)
-    try:
-        return cast("MessageT", kind.__pydantic_validator__.validate_python(unpack_plain(data)))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise MalformedError(f"{kind.__name__}: {where}: {first['msg']}", param=where) from error
-
-
-def _unpack_hot(kind: type[MessageT], data: bytes) -> MessageT:
     decoder = _HOT_DECODERS.get(kind)
-    if decoder is None:
-        decoder = msgspec.msgpack.Decoder(kind, dec_hook=_read_name)
-        _HOT_DECODERS[kind] = decoder
+    if decoder is None and issubclass(kind, Message):
+        return _validated(kind, data)
     try:
+        if decoder is None:
+            decoder = msgspec.msgpack.Decoder(kind, dec_hook=_read_name)
+            _HOT_DECODERS[kind] = decoder
         return cast("MessageT", decoder.decode(data))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         _, _, where = str(error).partition(" - at `$.")
         raise MalformedError(f"{kind.__name__}: {error}", param=where.rstrip("`")) from error
+
+
+def _validated(kind: type[ModelT], data: bytes) -> ModelT:
+    try:
+        return cast("ModelT", kind.__pydantic_validator__.validate_python(unpack_plain(data)))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise MalformedError(f"{kind.__name__}: {where}: {first['msg']}", param=where) from error
 
 
 def _read_name(kind: type[object], value: object) -> object:

@@ -64,6 +64,8 @@ class ModelId(str):
         Raises:
             ValueError: it is none.
         """
+        if type(value) is str and 0 < len(value) <= cls.MAX_LENGTH:
+            return cls._named(value)
         if isinstance(value, cls):
             return value
         metadata: object = None
