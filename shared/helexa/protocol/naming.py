@@ -8,6 +8,7 @@ _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 _ALL_SAFE = re.compile(r"[A-Za-z0-9_-]*")
 _ESCAPE = re.compile(r"=([0-9A-F]{2})")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_REQUEST_ID = re.compile(rf"({_TOKEN.pattern})\.{_TOKEN.pattern}")
 
 
 def encode_token(name: str) -> str:
@@ -44,7 +45,7 @@ def random_id(bits: int = 128) -> str:
 def _make_pieces() -> None:
     # Asking the system for each piece, and encoding it, took longer than sending a request.
     text = os.urandom(_PIECE * _PIECES).translate(_LETTERS).decode()
-    _pieces.extend(text[at : at + _PIECE] for at in range(0, len(text), _PIECE))
+    _pieces.extend([text[at : at + _PIECE] for at in range(0, len(text), _PIECE)])
 
 
 _BITS_A_CHARACTER = 5
@@ -73,8 +74,8 @@ def request_id(home: str) -> str:
 
 def home_of(request: str) -> str | None:
     """Return the gateway in a request id, or `None` if it is not one."""
-    home, dot, rest = request.partition(".")
-    return home if dot and is_token(home) and is_token(rest) else None
+    found = _REQUEST_ID.fullmatch(request)
+    return found[1] if found else None
 
 
 def request_token(request: str) -> str:
