@@ -10,16 +10,18 @@ import re
 from dataclasses import dataclass
 from typing import cast
 
+import msgspec
+
 from helexa.protocol.messages.execution import TokenUsage
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
-_USAGE_MARKS = (b'"usage":{', b'"usage": {')
-_FINISH_MARKS = (b'"finish_reason":"', b'"finish_reason": "')
-_GREETING_MARKS = (b'"content":null', b'"content": null', b'"content":""', b'"content": ""')
+_USAGE = re.compile(rb'"usage": ?\{')
+_FINISH = re.compile(rb'"finish_reason": ?"')
+_GREETING = re.compile(rb'"content": ?(?:null|"")')
 """In the event that only names the role, which comes before the first token."""
 _SPECIAL = re.compile(rb'"(?:usage": ?\{|finish_reason": ?"|content": ?(?:null|""))')
-"""Any of these marks."""
+"""Any of these three."""
 _OTHER_CONTENT = (b'"tool_calls"', b'"reasoning')
 _CREATED = re.compile(rb'"created"\s*:\s*\d+')
 
@@ -88,7 +90,7 @@ class Splicer:
 
     def _is_for_client(self, event: bytes) -> bool:
         """Count any event; return whether it goes to the client."""
-        if any(mark in event for mark in _USAGE_MARKS) and self._is_usage_only(event):
+        if _USAGE.search(event) and self._is_usage_only(event):
             return False
         if self._is_known(event):
             return False
@@ -103,8 +105,7 @@ class Splicer:
         if self._prefix is None:
             return False
         has_content = _has_content(event)
-        ends = any(mark in event for mark in _FINISH_MARKS)
-        is_greeting = not (has_content or ends or self.content_events)
+        is_greeting = not (has_content or _FINISH.search(event) or self.content_events)
         return is_greeting or (has_content and not self._prefix.has_room)
 
     def usage_event(self) -> bytes | None:
@@ -135,15 +136,13 @@ class Splicer:
             theirs = first.get(key)
             if not isinstance(theirs, str) or theirs == public:
                 continue
-            ours = json.dumps(public, ensure_ascii=False)
-            # Both ways to write it are the same, but for names in other alphabets.
-            ways = {json.dumps(theirs, ensure_ascii=ascii_only) for ascii_only in (False, True)}
-            for colon in (":", ": "):
-                for way in ways:
-                    literal = f'"{key}"{colon}{way}'.encode()
-                    if literal in event:
-                        made = f'"{key}"{colon}{ours}'.encode()
-                        self._replacements.append((literal, made))
+            ways = [msgspec.json.encode(theirs)]
+            if not theirs.isascii():
+                ways.append(json.dumps(theirs).encode())
+            for colon in (b":", b": "):
+                name = b'"%b"%b' % (key.encode(), colon)
+                ours = name + msgspec.json.encode(public)
+                self._replacements += [(name + way, ours) for way in ways if name + way in event]
 
     def _spliced(self, event: bytes) -> bytes:
         for theirs, ours in self._replacements:
@@ -202,15 +201,22 @@ def _count(counts: dict[str, Json], key: str, within: str | None = None) -> int 
 
 
 def _has_content(event: bytes) -> bool:
-    if any(mark in event for mark in _FINISH_MARKS):
+    if _FINISH.search(event):
         return False
-    greets = any(mark in event for mark in _GREETING_MARKS)
-    return not greets or any(mark in event for mark in _OTHER_CONTENT)
+    return not _GREETING.search(event) or any(mark in event for mark in _OTHER_CONTENT)
 
 
 def _object(event: bytes) -> dict[str, Json]:
     try:
-        parsed = cast("Json", json.loads(event))
+        parsed = cast("Json", _read(event))
     except ValueError:
         return {}
     return parsed if isinstance(parsed, dict) else {}
+
+
+def _read(event: bytes) -> object:
+    try:
+        return msgspec.json.decode(event)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # It does not take all that Python's does, such as half of a surrogate pair.
+        return json.loads(event)
