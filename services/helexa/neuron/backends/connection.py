@@ -36,6 +36,7 @@ class Connection(asyncio.Protocol):
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._response: Response | None = None
+        self._is_paused = False
 
     @property
     def is_usable(self) -> bool:
@@ -65,10 +66,14 @@ class Connection(asyncio.Protocol):
     def pause(self) -> None:
         """Stop reading from the socket."""
         if self._transport is not None and not self._transport.is_closing():
+            self._is_paused = True
             self._transport.pause_reading()
 
     def resume(self) -> None:
         """Read from the socket again."""
+        if not self._is_paused:
+            return
+        self._is_paused = False
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 

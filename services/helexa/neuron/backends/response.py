@@ -127,7 +127,8 @@ class Response:
         """
         parts: list[bytes] = []
         length = 0
-        while data := await self.read():
+        while self._chunks or not self._is_complete:
+            data = await self.read()
             parts.append(data)
             length += len(data)
             if length > limit_bytes:
