@@ -2,9 +2,11 @@
 """The HTTP client against servers that say exactly what they are told."""
 
 import asyncio
+import gc
 import shutil
 import ssl
 import subprocess
+import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
@@ -60,6 +62,20 @@ async def test_a_body_goes_and_comes_back(serve: Serve) -> None:
     assert await post(client, b"hello") == b"hello"
     assert await post(client, bytes(3 * MIB)) == bytes(3 * MIB)
     client.close()
+
+
+async def test_a_response_that_has_been_read_needs_no_garbage_collector(serve: Serve) -> None:
+    client = HttpClient((await serve(echo)).url)
+    gc.disable()
+    try:
+        response = await client.send("POST", "/x", b"hello")
+        await response.read_all(MIB)
+        seen = weakref.ref(response)
+        del response
+        assert seen() is None
+    finally:
+        gc.enable()
+        client.close()
 
 
 async def test_the_request_says_what_a_server_needs(serve: Serve) -> None:
