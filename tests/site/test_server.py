@@ -17,7 +17,7 @@ from helexa.site.binary import ServerBinary
 from helexa.site.config import SiteConfig
 from helexa.site.errors import ServerStartError
 from helexa.site.layout import DataDir
-from helexa.site.server import NatsServer
+from helexa.site.server import NatsServer, environment
 
 from .conftest import NewSite, Site
 
@@ -48,6 +48,14 @@ async def failure(server: NatsServer) -> str:
     with pytest.raises(ServerStartError) as failed:
         await server.__aenter__()
     return str(failed.value)
+
+
+def test_a_server_leaves_cores_to_the_services_of_its_site() -> None:
+    assert [environment({}, cores)["GOMAXPROCS"] for cores in (1, 2, 16)] == ["1", "1", "4"]
+
+
+def test_how_many_cores_a_server_takes_can_be_said() -> None:
+    assert environment({"GOMAXPROCS": "3"}, 16) == {"GOMAXPROCS": "3"}
 
 
 async def test_whatever_is_acknowledged_is_on_disk(site: Site) -> None:

@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ValidationError
 
 from helexa.process.parent import die_with_parent
+from helexa.process.settings import current_environment
 from helexa.protocol.subjects import Role
 from helexa.site.binary import ServerBinary
 from helexa.site.config import SITE_ROLES, SiteConfig, render_server, render_services, socket_text
@@ -36,6 +38,15 @@ _DAMAGED = re.compile(r"\[(?:WRN|ERR)\]\s+(.*(?:metafile|recovering|checksum).*)
 
 class _Ports(BaseModel):
     nats: tuple[str, ...]
+
+
+def environment(given: Mapping[str, str], cores: int) -> dict[str, str]:
+    """Return the environment of a server that shares `cores` with the services of its site.
+
+    It gets threads for a quarter of them. With more it looks for work where others wait for a core:
+    of two cores, one thread took a quarter less than two, and a seventh off a request (measured).
+    """
+    return {"GOMAXPROCS": str(max(1, cores // 4)), **given}
 
 
 class NatsServer:
@@ -135,6 +146,7 @@ class NatsServer:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env=environment(current_environment(), len(os.sched_getaffinity(0))),
                 start_new_session=True,
                 preexec_fn=die_with_parent(os.getpid()),
             )
