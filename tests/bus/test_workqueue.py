@@ -101,7 +101,7 @@ async def test_silence_hands_a_message_to_another_and_a_word_keeps_it(
 ) -> None:
     await queue.put(subject, b"work")
     delivery = await pulled(puller)
-    for _ in range(3):
+    for _ in range(2):
         await asyncio.sleep(ACK_WAIT_S / 2)
         await delivery.in_progress()
     async with Puller(bus, resources.BULK, subject) as other:

@@ -61,6 +61,9 @@ class Onward:
     """Go on from there."""
 
 
+FROM_THE_START = Onward()
+
+
 def with_events(partial: Partial, text: bytes) -> Partial:
     """Return the answer after the events in a piece of its stream."""
     texts = [partial.text]

@@ -11,7 +11,7 @@ from helexa.gateway.answer import Answer
 from helexa.gateway.attempts import Attempts
 from helexa.gateway.away import Away
 from helexa.gateway.cancels import Cancels
-from helexa.gateway.continuation import Onward
+from helexa.gateway.continuation import FROM_THE_START, Onward
 from helexa.gateway.fleet import Fleet
 from helexa.gateway.leases import Leases
 from helexa.gateway.line import Place
@@ -43,7 +43,7 @@ class Course:
 
     failed: set[str] = field(default_factory=set)
     """Neurons that have broken it."""
-    onward: Onward = field(default_factory=Onward)
+    onward: Onward = FROM_THE_START
     """How the next attempt begins."""
     decision_id: str = ""
     neuron_id: str = ""

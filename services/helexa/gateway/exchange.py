@@ -47,7 +47,6 @@ class Exchange:
         self._course = Course()
         self._is_placed = False
         """Whether a neuron works on it, as far as is known."""
-        self._transcript = Transcript()
         self._reading = Reading(
             self.answer,
             self._sink(),
@@ -56,7 +55,7 @@ class Exchange:
             fleet=desk.fleet,
             limits=desk.limits,
             on_pulse=self._care,
-            transcript=self._transcript if work.order.stream else None,
+            transcript=Transcript() if work.order.stream else None,
         )
 
     async def run(self) -> None:
@@ -105,9 +104,7 @@ class Exchange:
             if GOES_ON in error.details:
                 raise error
             self._is_placed = False
-            recovery = Recovery(
-                self._desk, self._work, self._course, self._reading, self._transcript
-            )
+            recovery = Recovery(self._desk, self._work, self._course, self._reading)
             step = recovery.step_after(error, is_last=attempt == self._desk.max_attempts)
             if step is Step.COMPLETE:
                 await recovery.complete()

@@ -79,7 +79,7 @@ class Reading:
         self._fleet = fleet
         self._limits = limits
         self._on_pulse = on_pulse
-        self._transcript = transcript
+        self.transcript = transcript
         self._asked_at = time.monotonic()
 
     async def run(self) -> HelexaError | None:
@@ -127,8 +127,8 @@ class Reading:
         if not self.sink.push(frame, text):
             return False
         self.answer.events = frame.first_event + events_in(frame)
-        if self._transcript is not None:
-            self._transcript.add(text)
+        if self.transcript is not None:
+            self.transcript.add(text)
         return True
 
     async def _carry(self, frames: list[Frame]) -> Frame | None:
@@ -141,9 +141,9 @@ class Reading:
             if self.first_token_at is None:
                 self.first_token_at = time.monotonic()
             self.answer.events = content[-1].first_event + events_in(content[-1])
-            if self._transcript is not None:
+            if self.transcript is not None:
                 for frame in content:
-                    self._transcript.add(text_of(frame))
+                    self.transcript.add(text_of(frame))
             await self.sink.take(content)
         else:
             await self.sink.beat()

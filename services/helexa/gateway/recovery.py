@@ -18,15 +18,13 @@ _log = logging.getLogger(__name__)
 class Recovery:
     """The way on for one request whose neuron fails it."""
 
-    def __init__(
-        self, desk: Desk, work: Work, course: Course, reading: Reading, transcript: Transcript
-    ) -> None:
+    def __init__(self, desk: Desk, work: Work, course: Course, reading: Reading) -> None:
         """Prepare the next attempts of `work` in `course`."""
         self._desk = desk
         self._work = work
         self._course = course
         self._reading = reading
-        self._transcript = transcript
+        self._transcript = reading.transcript or Transcript()
 
     def step_after(self, error: HelexaError, *, is_last: bool) -> Step:
         """Count the failed attempt, end it, and prepare what follows.
