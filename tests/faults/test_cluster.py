@@ -190,8 +190,8 @@ async def test_a_log_with_holes_serves_every_byte_elsewhere(ground: Ground, reco
         streams_whole=sum(stream.is_complete for _, stream in streams),
         read_anew_whole=sum(again.is_complete for again in anew),
     )
-    assert lost
     for (order, stream), again in zip(streams, anew, strict=True):
         assert (stream.error, stream.faults) == (None, [])
         assert stream.text == order.text()
         assert (again.error, again.text) == (None, order.text())
+    assert lost
