@@ -12,7 +12,7 @@ from helexa.gateway.conversation import (
     read_messages,
 )
 from helexa.gateway.fields import Fields, bad, encode, unsupported
-from helexa.gateway.order import NO_HINTS, Customs, Order, digests, members, priority_of
+from helexa.gateway.order import Customs, Order, digests, hints_for, members, priority_of
 from helexa.gateway.plain import read_plain
 from helexa.gateway.priority import FIELD
 from helexa.protocol.errors import BadRequestError, UnsupportedError
@@ -213,7 +213,7 @@ def _hints(fields: Fields, customs: Customs) -> UserHints:
     if session is None and "prompt_cache_key" in fields:
         session = check.text(fields["prompt_cache_key"])
     if not isinstance(own, dict):
-        return UserHints(session=session) if session else NO_HINTS
+        return hints_for(session)
     try:
         hints = UserHints.model_validate(own)
     except ValueError as error:

@@ -111,6 +111,11 @@ def digests(prompt: bytes, tools: object) -> bytes:
     return digest_prefixes(prompt, encode(tools) if tools else b"")
 
 
+def hints_for(session: str | None) -> UserHints:
+    """Return the hints of a caller who says no more than which conversation this is."""
+    return UserHints(session=session) if session else NO_HINTS
+
+
 def priority_of(asked: Priority | None, workload: str) -> Priority:
     """Return the class of a request."""
     if asked is not None:

@@ -11,10 +11,9 @@ import msgspec
 
 from helexa.gateway.conversation import beginning, count_tokens
 from helexa.gateway.fields import MAX_CHOICES, encode
-from helexa.gateway.order import NO_HINTS, Customs, Order, digests, members, priority_of
+from helexa.gateway.order import Customs, Order, digests, hints_for, members, priority_of
 from helexa.protocol.messages.execution import Operation
 from helexa.protocol.messages.models import Workload
-from helexa.protocol.messages.routing import UserHints
 
 _NEEDS = (Workload.CHAT,)
 _Cap = Annotated[int, msgspec.Meta(ge=1)] | None
@@ -77,7 +76,6 @@ def read_plain(data: bytes, customs: Customs) -> Order | None:
     workload = customs.chat_workload(asked, tokens)
     model, stream, options = chat.model, chat.stream is True, chat.stream_options
     limit = _fold_caps(chat, customs.default_max_tokens)
-    session = customs.session or chat.prompt_cache_key
     prompt = encode(chat.messages)
     chat.messages = chat.model = chat.stream = chat.stream_options = None
     return Order(
@@ -95,7 +93,7 @@ def read_plain(data: bytes, customs: Customs) -> Order | None:
         max_tokens=limit,
         choices=chat.n or 1,
         beginning=beginning(texts[:leading]),
-        hints=UserHints(session=session) if session else NO_HINTS,
+        hints=hints_for(customs.session or chat.prompt_cache_key),
     )
 
 

@@ -20,7 +20,6 @@ from helexa.protocol.errors import (
     from_reply,
 )
 from helexa.protocol.frames import (
-    TERMINAL,
     Frame,
     FrameKind,
     read_done_usage,
@@ -133,9 +132,7 @@ class Reading:
 
     async def _carry(self, frames: list[Frame]) -> Frame | None:
         """Hand on what is content, and return the terminal frame if there is one."""
-        last = frames[-1]
-        if len(frames) == 1 and last.kind in TERMINAL:
-            return last
+        ended = frames[-1] if frames[-1].is_terminal else None
         content = [frame for frame in frames if frame.kind in CONTENT]
         if content:
             if self.first_token_at is None:
@@ -145,9 +142,9 @@ class Reading:
                 for frame in content:
                     self.transcript.add(text_of(frame))
             await self.sink.take(content)
-        else:
+        elif ended is None:
             await self.sink.beat()
-        return last if last.kind in TERMINAL else None
+        return ended
 
     async def _end(self, frame: Frame) -> HelexaError | None:
         if frame.kind == FrameKind.ERROR:

@@ -155,8 +155,7 @@ class Routes:
 
     def _generator(self, name: str, operation: str) -> Route:
         async def generate(incoming: Incoming) -> None:
-            if self.is_stopping:
-                self._refuse_late(incoming)
+            self._refuse_late(incoming)
             exchange = Exchange(self._desk, incoming, await self._read_work(operation, incoming))
             self.running.add(exchange)
             try:
@@ -205,8 +204,7 @@ class Routes:
         await incoming.respond_json(self._catalogue.shown(canonical))
 
     async def _resume(self, incoming: Incoming) -> None:
-        if self.is_stopping:
-            self._refuse_late(incoming)
+        self._refuse_late(incoming)
         caller = self._desk.authority.authorise(incoming.key)
         asked = incoming.path[len(STREAMS) :]
         resumption = Resumption(self._desk, self._peers, incoming, asked, _first_event(incoming))
@@ -218,7 +216,7 @@ class Routes:
             self.running.end(resumption)
 
     def _refuse_late(self, incoming: Incoming) -> None:
-        if not incoming.is_owed:
+        if self.is_stopping and not incoming.is_owed:
             raise ShuttingDownError(retry_after_s=1)
 
     async def _refuse_path(self, incoming: Incoming) -> None:

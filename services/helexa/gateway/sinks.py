@@ -24,8 +24,6 @@ PULSES_A_HEARTBEAT = 4
 GOES_ON = "goes_on"
 """Detail of an error that ends the reading of an answer here, and not the answer."""
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"(\w+)"')
-_FINISHES = (b'"finish_reason":"', b'"finish_reason": "')
-"""How runtimes write it. To look for these is cheaper than the expression, for every token."""
 _BETWEEN_EVENTS = b"\n\n"
 
 MoreHeaders = Callable[[], Headers]
@@ -131,10 +129,9 @@ class StreamSink:
 
     def _note(self, last: Frame, data: bytes) -> None:
         self._next_event = last.first_event + events_in(last)
-        if _FINISHES[0] in data or _FINISHES[1] in data:
-            found = _FINISH.search(data)
-            if found:
-                self._incoming.report.finish = found[1].decode()
+        found = _FINISH.search(data)
+        if found:
+            self._incoming.report.finish = found[1].decode()
 
     async def _begin(self) -> None:
         if not self._incoming.began:

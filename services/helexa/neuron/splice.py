@@ -80,12 +80,9 @@ class Splicer:
         for event in events:
             if self._prefix is None and not _SPECIAL.search(event):
                 self.content_events += 1
-                text = event
-                for theirs, ours in self._replacements:
-                    text = text.replace(theirs, ours, 1)
-                kept.append(text)
-            elif self._is_for_client(event):
-                kept.append(self._spliced(event))
+            elif not self._is_for_client(event):
+                continue
+            kept.append(self._spliced(event))
         return kept
 
     def _is_for_client(self, event: bytes) -> bool:

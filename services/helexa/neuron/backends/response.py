@@ -67,7 +67,6 @@ class Response:
         self._failure: BackendError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._sink: Sink | None = None
-        self._is_paused = False
         self._deadlines = deadlines
         self._deadline_s = 0.0
 
@@ -233,13 +232,11 @@ class Response:
     def _pause(self) -> None:
         # A response that is complete has no connection any more: it may carry the next one.
         if not self._is_complete:
-            self._is_paused = True
             self._connection.pause()
 
     def _resume(self) -> None:
-        if self._is_paused and not self._is_complete:
+        if not self._is_complete:
             self._connection.resume()
-        self._is_paused = False
 
     def _fail(self, error: BackendError) -> None:
         self._deadlines.call_off(self)
