@@ -4,7 +4,9 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 import nats.errors
@@ -20,6 +22,13 @@ BATCH = 1024
 CONSUMER_IDLE_S = 30.0
 """The server forgets a consumer that its reader has left."""
 BATCH_DEADLINE_S = 5.0
+LEADER_DEADLINE_S = 1.0
+CREATE_DEADLINE_S = 1.5
+CREATE_ATTEMPTS = 2
+CATCH_UP_S = 5.0
+"""A copy of the log that lags behind gets so long."""
+CATCH_UP_EVERY_S = 0.05
+NOTHING_MISSING = sys.maxsize
 END_OF_BATCH = "204"
 NOT_FOUND = "404"
 WRONG_LAST_SEQUENCE = 10071
@@ -40,11 +49,19 @@ async def read_log(bus: Bus, subject: str) -> list[Kept]:
         UnavailableError: the log cannot be reached.
     """
     kept: list[Kept] = []
-    while True:
-        batch, pending = await _read_batch(bus, subject, kept[-1].sequence + 1 if kept else 1)
-        kept += batch
-        if not batch or not pending:
-            return kept
+
+    async def read() -> int:
+        pending = True
+        while pending:
+            batch, pending = await _read_batch(bus, subject, kept[-1].sequence + 1 if kept else 1)
+            kept.extend(batch)
+        return kept[-1].sequence if kept else 0
+
+    if not await read():
+        # A copy of the log answers, and lacks the last milliseconds at most. Nothing is an answer
+        # that nobody mends later: it has to be the leader's.
+        await _catch_up(read, 0, await last_sequence(bus, subject))
+    return kept
 
 
 async def read_matching(bus: Bus, pattern: str, take: Callable[[str, Kept], bool]) -> None:
@@ -53,41 +70,43 @@ async def read_matching(bus: Bus, pattern: str, take: Callable[[str, Kept], bool
     Ends early when `take` returns False. One consumer reads for all who want a part of it: of a log
     of 150,000 frames half was read in a second, and a hundred single reads took two (measured).
 
+    The consumer may be placed at a server that has just started and has nothing yet: for a second
+    it says that nothing is kept (measured). The log's leader tells better.
+
     Raises:
         UnavailableError: the log cannot be read.
     """
-    config = api.ConsumerConfig(
-        filter_subject=pattern,
-        ack_policy=api.AckPolicy.NONE,
-        inactive_threshold=CONSUMER_IDLE_S,
-        mem_storage=True,
-        num_replicas=1,
-    )
-    stream = resources.TOKENS.name
-    try:
-        consumer = await bus.jetstream.add_consumer(stream, config)
-    except (TimeoutError, nats.errors.Error) as error:
-        raise UnavailableError("the token log cannot be reached") from error
-    pull = _Pull(bus, subjects.consumer_next(stream, consumer.name), take)
-    try:
-        await pull.run(consumer.num_pending or 0)
-    finally:
-        with contextlib.suppress(TimeoutError, nats.errors.Error):
-            await bus.jetstream.delete_consumer(stream, consumer.name)
+    pull = _Pull(bus, take)
+
+    async def read() -> int:
+        async with _consumer(bus, pattern, pull.last + 1) as consumer:
+            await pull.run(consumer.name, consumer.num_pending or 0)
+        return NOTHING_MISSING if pull.has_enough else pull.last
+
+    newest, last = await asyncio.gather(last_sequence(bus, pattern), read(), return_exceptions=True)
+    if isinstance(last, BaseException):
+        raise last
+    if isinstance(newest, BaseException):
+        # Without a leader, what was found counts; nothing is not proved.
+        if last and isinstance(newest, UnavailableError):
+            return
+        raise newest
+    await _catch_up(read, last, newest)
 
 
-async def last_sequence(bus: Bus, subject: str) -> int:
-    """Return the place of the newest message on `subject`, 0 when there is none.
+async def last_sequence(bus: Bus, pattern: str) -> int:
+    """Return the place of the newest message on `pattern` as the log's leader has it, 0 for none.
 
     Raises:
-        UnavailableError: the log cannot be reached.
+        UnavailableError: the log has no leader, or cannot be reached.
     """
     try:
-        found = await bus.jetstream.get_last_msg(resources.TOKENS.name, subject, direct=True)
+        async with asyncio.timeout(LEADER_DEADLINE_S):
+            found = await bus.jetstream.get_last_msg(resources.TOKENS.name, pattern)
     except nats.js.errors.NotFoundError:
         return 0
     except (TimeoutError, nats.errors.Error) as error:
-        raise UnavailableError("the token log cannot be reached") from error
+        raise UnavailableError("the token log has no leader") from error
     return found.seq or 0
 
 
@@ -108,6 +127,36 @@ async def append(bus: Bus, subject: str, data: bytes, *, after: int) -> int:
     except (TimeoutError, nats.errors.Error) as error:
         raise UnavailableError("the token log cannot be written") from error
     return ack.seq
+
+
+async def _catch_up(read: Callable[[], Awaitable[int]], last: int, newest: int) -> None:
+    """Call `read`, which returns the place it has come to, until that is `newest`."""
+    give_up_at = time.monotonic() + CATCH_UP_S
+    while last < newest:
+        if time.monotonic() > give_up_at:
+            raise UnavailableError("the token log is behind")
+        await asyncio.sleep(CATCH_UP_EVERY_S)
+        last = await read()
+
+
+@contextlib.asynccontextmanager
+async def _consumer(bus: Bus, pattern: str, start: int) -> AsyncIterator[api.ConsumerInfo]:
+    config = api.ConsumerConfig(
+        filter_subject=pattern,
+        deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
+        opt_start_seq=start,
+        ack_policy=api.AckPolicy.NONE,
+        inactive_threshold=CONSUMER_IDLE_S,
+        mem_storage=True,
+        num_replicas=1,
+    )
+    stream = resources.TOKENS.name
+    consumer = await _create(bus, config)
+    try:
+        yield consumer
+    finally:
+        with contextlib.suppress(TimeoutError, nats.errors.Error):
+            await bus.jetstream.delete_consumer(stream, consumer.name)
 
 
 async def _read_batch(bus: Bus, subject: str, start: int) -> tuple[list[Kept], bool]:
@@ -138,29 +187,49 @@ async def _read_batch(bus: Bus, subject: str, start: int) -> tuple[list[Kept], b
         await subscription.unsubscribe()
 
 
-class _Pull:
-    """Takes messages from a consumer, so many at a time that neither side is swamped."""
+async def _create(bus: Bus, config: api.ConsumerConfig) -> api.ConsumerInfo:
+    """Create a consumer. A server that has just started may lose one: then there is another."""
+    failure: Exception | None = None
+    for _ in range(CREATE_ATTEMPTS):
+        try:
+            async with asyncio.timeout(CREATE_DEADLINE_S):
+                return await bus.jetstream.add_consumer(resources.TOKENS.name, config)
+        except TimeoutError as error:
+            failure = error
+        except nats.errors.Error as error:
+            failure = error
+            break
+    raise UnavailableError("the token log cannot be reached") from failure
 
-    def __init__(self, bus: Bus, subject: str, take: Callable[[str, Kept], bool]) -> None:
+
+class _Pull:
+    """Takes messages from consumers, so many at a time that neither side is swamped."""
+
+    def __init__(self, bus: Bus, take: Callable[[str, Kept], bool]) -> None:
         self._bus = bus
-        self._subject = subject
         self._take = take
         self._missing = 0
         self._turn = asyncio.Event()
         """Set when a batch is complete."""
         self._has_ended = False
+        self.has_enough = False
+        """Whether `take` wants no more."""
+        self.last = 0
+        """The place of the last message taken."""
 
-    async def run(self, pending: int) -> None:
+    async def run(self, consumer: str, pending: int) -> None:
         """Take `pending` messages."""
+        subject = subjects.consumer_next(resources.TOKENS.name, consumer)
         inbox = self._bus.client.new_inbox()
         subscription = await self._bus.client.listen(inbox, self._arrive)
+        self._has_ended = False
         try:
             while pending > 0 and not self._has_ended:
                 self._missing = min(pending, BATCH)
                 pending -= self._missing
                 self._turn.clear()
                 asked = json.dumps({"batch": self._missing, "no_wait": True}).encode()
-                await self._bus.client.publish(self._subject, asked, reply=inbox)
+                await self._bus.client.publish(subject, asked, reply=inbox)
                 async with asyncio.timeout(BATCH_DEADLINE_S):
                     await self._turn.wait()
         except (nats.errors.Error, TimeoutError) as error:
@@ -170,13 +239,15 @@ class _Pull:
                 await subscription.unsubscribe()
 
     def _arrive(self, subject: str, reply: str, data: bytes, block: bytes) -> None:
+        if self._has_ended:
+            return
         if block and headers.STATUS in headers.decode(block):
             # The log has dropped some since they were counted.
             self._has_ended = True
-        elif self._take(subject, Kept(data, _sequence_in(reply))):
-            self._missing -= 1
         else:
-            self._has_ended = True
+            self.last = _sequence_in(reply)
+            self._missing -= 1
+            self._has_ended = self.has_enough = not self._take(subject, Kept(data, self.last))
         if self._has_ended or not self._missing:
             self._turn.set()
 
