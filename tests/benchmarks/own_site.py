@@ -15,7 +15,7 @@ from typing import cast
 import httpx
 from tests.benchmarks.programs import CHAT_PATH, Address, MockBackend
 from tests.benchmarks.targets import LeftOutError, Target, program, until_right
-from tests.site_up.site import free_port
+from tests.ports import free_port
 from typing_extensions import override
 
 from helexa.bus.client import Bus

@@ -16,7 +16,7 @@ from tests.benchmarks.accounting import Naming
 from tests.benchmarks.environments import debian_program, environment_of, version_of
 from tests.benchmarks.programs import Address, MockBackend
 from tests.benchmarks.targets import Target, program, until_right
-from tests.site_up.site import free_port
+from tests.ports import free_port
 
 WORKERS = 2
 NGINX = """\

@@ -29,7 +29,7 @@ from tests.benchmarks.phases import PHASES, USUAL
 from tests.benchmarks.programs import Address, MockBackend, Timing, compiled, mock_backend
 from tests.benchmarks.rounds import Bench
 from tests.benchmarks.targets import LeftOutError, Target
-from tests.site_up.site import free_port
+from tests.ports import free_port
 
 from helexa.process.limits import allow_open_files
 

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.site_up.site import free_port
+from tests.ports import free_port
 
 from helexa.process.settings import current_environment
 

@@ -13,7 +13,8 @@ import httpx
 import psutil
 from tests.faults.engine import MODEL
 from tests.faults.order import Order
-from tests.faults.site import Process, quiet_port
+from tests.faults.site import Process
+from tests.ports import free_port
 
 from helexa.site.layout import DataDir
 
@@ -72,7 +73,7 @@ class BareSite:
 
     def _add(self, name: str) -> None:
         service = name.partition("-")[0]
-        address = f"127.0.0.1:{quiet_port()}"
+        address = f"127.0.0.1:{free_port()}"
         self.urls[name] = f"http://{address}"
         words = ["--nats-url", ",".join(self.nats_urls), "--data-dir", str(self.data.path)]
         words += {

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.site_up.site import free_port
+from tests.ports import free_port
 
 from helexa.bus.client import Bus
 from helexa.bus.connection import Connection

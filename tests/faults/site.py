@@ -7,9 +7,7 @@ The tests are the supervisor: they kill and freeze processes, and start again wh
 import asyncio
 import contextlib
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +23,7 @@ from tests.conftest import nats_server_binary
 from tests.faults.engine import MODEL, ROOT
 from tests.faults.link import Link
 from tests.faults.order import Order
+from tests.ports import free_port
 
 from helexa.process.parent import die_with_parent
 from helexa.process.settings import current_environment
@@ -41,18 +40,6 @@ USUAL = 12
 """Processes of a site; more of them take longer to start."""
 SLOTS = 16
 Json = dict[str, object]
-
-
-def quiet_port() -> int:
-    """Return a free port outside the range that the kernel hands to outgoing connections.
-
-    A process that is started again must find its port free.
-    """
-    while True:
-        port = random.randint(18_000, 32_000)  # noqa: S311 - no secret
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 @dataclass
@@ -145,9 +132,9 @@ class Site:
         self.gateways: list[str] = []
         self.orchestrators: list[str] = []
         self.neurons: list[str] = []
-        self.nats_port = quiet_port()
-        self.monitor_port = quiet_port()
-        self.engine_link = Link(target=quiet_port())
+        self.nats_port = free_port()
+        self.monitor_port = free_port()
+        self.engine_link = Link(target=free_port())
         self.http = httpx.AsyncClient(timeout=5, limits=httpx.Limits(max_connections=200))
 
     @property
@@ -298,7 +285,7 @@ class Site:
     async def _add_service(self, stack: AsyncExitStack, name: str) -> None:
         link = await stack.enter_async_context(Link(self.nats_port).relaying())
         service = "neuron" if name in self.neuron_names else name.partition("-")[0]
-        address = f"127.0.0.1:{quiet_port()}"
+        address = f"127.0.0.1:{free_port()}"
         url = f"http://{address}"
         words = ["--nats-url", f"nats://127.0.0.1:{link.port}", "--data-dir", str(self.data.path)]
         words += {

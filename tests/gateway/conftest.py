@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """A gateway with its neighbours: a scheduler, and neurons that do what the test says."""
 
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from tests.gateway.roles import (
     hello,
     soon,
 )
+from tests.ports import free_port
 
 from helexa.bus.client import Bus
 from helexa.bus.resources import Durability, ensure_resources
@@ -130,6 +130,4 @@ def http(site: Site, running: RunningGateway) -> httpx.AsyncClient:
 @pytest.fixture
 def unused_nats_url() -> str:
     """An address where no server listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"nats://127.0.0.1:{probe.getsockname()[1]}"
+    return f"nats://127.0.0.1:{free_port()}"

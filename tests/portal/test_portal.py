@@ -12,14 +12,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.ports import free_port
 
 from helexa.bus.buckets import Bucket
 from helexa.bus.client import Bus
 from helexa.bus.connection import Connection
 from helexa.bus.resources import Durability, ensure_resources
 from helexa.portal.settings import PortalSettings
-from helexa.process.http import bind
-from helexa.process.settings import SocketAddress, load_settings
+from helexa.process.settings import load_settings
 from helexa.protocol import resources, subjects
 from helexa.protocol.messages.models import ModelConfig, ModelId, ModelState, ModelStatus
 from helexa.protocol.messages.neurons import NeuronStatus
@@ -34,11 +34,6 @@ class Portal:
     def __init__(self, process: subprocess.Popen[str], urls: list[str]) -> None:
         self.process = process
         self.urls = urls
-
-
-def free_port() -> int:
-    with bind(SocketAddress(host="127.0.0.1", port=0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @contextmanager

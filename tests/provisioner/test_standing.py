@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.site_up.site import free_port
+from tests.ports import free_port
 
 from helexa.site.binary import find_server
 from helexa.site.enrolment import EnrolledUsers, make_join_token, parse_join_token

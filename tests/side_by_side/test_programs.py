@@ -22,7 +22,7 @@ from tests.benchmarks.programs import (
     mock_backend,
 )
 from tests.benchmarks.targets import TEXT, until_right
-from tests.site_up.site import free_port
+from tests.ports import free_port
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no C compiler")
 SHORT = Timing(warm_up_s=0.05, duration_s=0.3)

@@ -5,7 +5,6 @@ import asyncio
 import contextlib
 import json
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+from tests.ports import free_port
 
 from helexa.process.settings import current_environment
 
@@ -20,12 +20,6 @@ READY = b"helexa ready"
 UP_WITHIN_S = 90.0
 DOWN_WITHIN_S = 10.0
 MODEL = "helexa-tiny"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ from pathlib import Path
 from tests.benchmarks.growth.asking import Asking, Cost, chats, lists, prompts, streams
 from tests.benchmarks.growth.ground import Size, ground
 from tests.benchmarks.programs import compiled, mock_backend
-from tests.faults.site import quiet_port
+from tests.ports import free_port
 
 KINDS = ("gateway", "scheduler", "neuron", "nats", "provisioner", "portal")
 KIB, MIB = 1024, 1024 * 1024
@@ -72,7 +72,7 @@ async def _measure_once(size: Size, pairs: Sequence[tuple[Point, list[Cost]]], c
     programs = [compiled(name, cache) for name in ("mock_backend", "load_generator")]
     with tempfile.TemporaryDirectory() as directory:
         async with (
-            mock_backend(programs[0], quiet_port()) as backend,
+            mock_backend(programs[0], free_port()) as backend,
             ground(Path(directory), backend, size) as site,
         ):
             await asyncio.sleep(SETTLE_S)

@@ -14,7 +14,7 @@ from typing import Any, Self
 import pytest
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 from testcontainers.compose import DockerCompose
-from tests.site_up.site import free_port
+from tests.ports import free_port
 
 from helexa.process.settings import current_environment
 from helexa.protocol.naming import random_id
