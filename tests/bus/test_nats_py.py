@@ -33,7 +33,15 @@ READ = {
     "_transport",
 }
 """Attributes of nats-py's client that we use."""
-ADDED = {"_awaited", "_backlog", "_deadlines", "_inbox", "_socket", "_will_write", "_worker"}
+ADDED = {
+    "_awaited",
+    "_backlog",
+    "_deadlines",
+    "_inbox",
+    "_socket",
+    "_will_write",
+    "_will_write_later",
+}
 """Attributes that we add, which must not be nats-py's."""
 METHODS: dict[Callable[..., object], str] = {
     Client._attempt_reconnect: "35547e2faf88",

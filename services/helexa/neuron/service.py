@@ -36,7 +36,7 @@ class NeuronService:
     async def bind(self, service: Service) -> None:
         """Serve every call of this neuron."""
         neuron = encode_token(self.agent.presence.neuron_id)
-        await service.serve_at_once(subjects.EXECUTE, self.execute, neuron=neuron)
+        await service.serve_at_once(subjects.EXECUTE, self.execute, may_wait=True, neuron=neuron)
         await service.serve_at_once(subjects.CANCEL, self.cancel, neuron=neuron)
         await service.serve_at_once(subjects.ATTACH, self.attach, neuron=neuron)
         await service.serve(subjects.RESEND, self.resend, neuron=neuron)

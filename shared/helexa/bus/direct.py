@@ -14,8 +14,6 @@ import asyncio
 import json
 import logging
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from nats import errors
@@ -25,6 +23,7 @@ from nats.aio.transport import TcpTransport
 from typing_extensions import override
 
 from helexa.bus import headers as header_block
+from helexa.bus.backlog import Backlog
 from helexa.bus.deadlines import Deadlines
 from helexa.bus.parser import CRLF, Parser
 from helexa.bus.reply_tokens import ReplyTokens
@@ -33,6 +32,8 @@ from helexa.protocol.naming import random_id
 
 _log = logging.getLogger(__name__)
 
+REST_S = 0.001
+"""How long a message that may wait does so for another one."""
 WRITE_AHEAD_BYTES = 64 * 1024
 """What a slow server may leave in the socket's buffer; what comes then is held back, and is sent
 again where the connection breaks."""
@@ -49,11 +50,13 @@ class DirectClient(Client):
         self._ps = Parser(self)  # type: ignore[assignment]
         self._socket: asyncio.WriteTransport | None = None
         self._will_write = False
+        self._will_write_later = False
         self._inbox = ""
         self._awaited: dict[str, asyncio.Future[tuple[bytes, bytes]]] = {}
         self._deadlines = Deadlines(self._give_up)
-        self._backlog: deque[tuple[Callable[..., Awaitable[None]], tuple[Any, ...]]] = deque()
-        self._worker: asyncio.Task[None] | None = None
+        # A pong comes after the messages that the server has sent before it: ours are with their
+        # subscribers already, nats-py's are before it in this line.
+        self._backlog = Backlog()
 
     async def listen(self, subject: str, take: Taker, *, queue: str = "") -> DirectSubscription:
         """Call `take` with every message on `subject`, in order, as it is read.
@@ -83,8 +86,18 @@ class DirectClient(Client):
         self._subs[self._sid] = made
         return made
 
-    def send(self, subject: str, data: bytes, *, reply: str = "", header: bytes = b"") -> None:
+    def send(
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        reply: str = "",
+        header: bytes = b"",
+        may_wait: bool = False,
+    ) -> None:
         """Publish without waiting, however far the server is behind.
+
+        With `may_wait` it leaves with what is published next, or after `REST_S`.
 
         Raises:
             nats.errors.Error: it is too large, the connection is closed, or it is away and what is
@@ -101,7 +114,7 @@ class DirectClient(Client):
             self._emit(b"".join((head, header, data, CRLF)))
         else:
             head = f"PUB {subject} {reply} {size}\r\n".encode()
-            self._emit(b"".join((head, data, CRLF)))
+            self._emit(b"".join((head, data, CRLF)), may_wait=may_wait)
 
     @property
     def is_behind(self) -> bool:
@@ -185,18 +198,18 @@ class DirectClient(Client):
             except Exception:  # noqa: BLE001 - see above
                 _log.exception("subscriber_failed", extra={"subject": found.subject})
         elif found is not None:
-            self._in_turn(self._process_msg, sid, subject, reply, data, header)
+            self._backlog.put(self._process_msg, sid, subject, reply, data, header)
 
     def on_operation(self, name: bytes, rest: bytes) -> None:
         """Do what the server says; the parser calls this."""
         if name == b"PING":
-            self._in_turn(self._process_ping)
+            self._backlog.put(self._process_ping)
         elif name == b"PONG":
-            self._in_turn(self._process_pong)
+            self._backlog.put(self._process_pong)
         elif name == b"INFO":
-            self._in_turn(self._process_info, json.loads(rest))
+            self._backlog.put(self._process_info, json.loads(rest))
         elif name == b"-ERR":
-            self._in_turn(self._process_err, rest.decode().lower())
+            self._backlog.put(self._process_err, rest.decode().lower())
 
     @override
     async def _process_connect_init(self) -> None:
@@ -232,14 +245,23 @@ class DirectClient(Client):
             try:
                 self._ps.feed(data)  # type: ignore[attr-defined]
             except (errors.ProtocolError, ValueError) as error:
-                self._in_turn(self._process_op_err, error)
+                self._backlog.put(self._process_op_err, error)
 
-    def _emit(self, command: bytes) -> None:
+    def _emit(self, command: bytes, *, may_wait: bool = False) -> None:
         self._pending.append(command)
         self._pending_data_size += len(command)
-        if not self._will_write:
+        if self._will_write:
+            return
+        if not may_wait:
             self._will_write = True
             asyncio.get_running_loop().call_soon(self._write)
+        elif not self._will_write_later:
+            self._will_write_later = True
+            asyncio.get_running_loop().call_later(REST_S, self._write_rest)
+
+    def _write_rest(self) -> None:
+        self._will_write_later = False
+        self._write()
 
     def _write(self) -> None:
         """Write what has come in this turn of the loop: most of a publish is the system call."""
@@ -276,24 +298,3 @@ class DirectClient(Client):
         reply = self._awaited[inbox]
         if not reply.done():
             reply.set_exception(errors.TimeoutError())
-
-    def _in_turn(self, act: Callable[..., Awaitable[None]], *arguments: object) -> None:
-        """Call `act` after what was put here before: it may have to wait, and we are in a callback.
-
-        A pong comes after the messages that the server has sent before it: ours are with their
-        subscribers already, nats-py's are before it in this line.
-        """
-        self._backlog.append((act, arguments))
-        if self._worker is None:
-            self._worker = asyncio.get_running_loop().create_task(self._work_off())
-
-    async def _work_off(self) -> None:
-        try:
-            while self._backlog:
-                act, arguments = self._backlog.popleft()
-                try:
-                    await act(*arguments)
-                except Exception:  # noqa: BLE001 - one bad message must not end the connection
-                    _log.exception("operation_failed")
-        finally:
-            self._worker = None

@@ -56,6 +56,8 @@ class _Asked:
     reply: str
     data: bytes
     told: headers.Told
+    may_wait: bool = False
+    """Its reply leaves with whatever is published next, if that comes soon."""
 
 
 class Service:
@@ -102,11 +104,13 @@ class Service:
         handler: Callable[[RequestT], ReplyT],
         *,
         queue: str = "",
+        may_wait: bool = False,
         **tokens: str,
     ) -> None:
         """Answer `call` with `handler`, which never waits, where the request is read.
 
-        That saves a task for each request. Its reply must fit one message.
+        That saves a task for each request. Its reply must fit one message, and with `may_wait`
+        leaves with whatever is published next, if that comes soon.
         """
         endpoint = _endpoint(call, queue, tokens)
 
@@ -114,7 +118,7 @@ class Service:
             return handler(request)
 
         def take(subject: str, reply: str, data: bytes, block: bytes) -> None:
-            asked = _Asked(subject, reply, data, headers.incoming(block))
+            asked = _Asked(subject, reply, data, headers.incoming(block), may_wait)
             if self._stopping:
                 self._send_error(asked, ShuttingDownError())
             elif asked.told.claim:
@@ -256,7 +260,7 @@ class Service:
         if not asked.reply.startswith(subjects.INBOX):
             return
         try:
-            self.bus.client.send(asked.reply, data, header=block)
+            self.bus.client.send(asked.reply, data, header=block, may_wait=asked.may_wait)
         except nats.errors.MaxPayloadError as error:
             raise RequestTooLargeError("the reply does not fit one message") from error
         except nats.errors.Error as error:
