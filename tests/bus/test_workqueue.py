@@ -10,7 +10,7 @@ from tests.conftest import Broker
 from helexa.bus.client import Bus
 from helexa.bus.connection import Connection
 from helexa.bus.resources import Durability, ensure_resources
-from helexa.bus.workqueue import ACK_WAIT_S, Delivery, Puller, WorkQueue, queue_name
+from helexa.bus.workqueue import Delivery, Puller, WorkQueue, queue_name
 from helexa.protocol import resources, subjects
 from helexa.protocol.errors import NoRespondersError, QueueFullError
 from helexa.protocol.naming import encode_token, random_id
@@ -97,16 +97,17 @@ async def test_what_is_withdrawn_is_not_pulled(
 
 
 async def test_silence_hands_a_message_to_another_and_a_word_keeps_it(
-    queue: WorkQueue, puller: Puller, bus: Bus, subject: str
+    puller: Puller, bus: Bus, subject: str
 ) -> None:
-    await queue.put(subject, b"work")
+    silence_s = 2.0
+    await WorkQueue(bus, resources.BULK, ack_wait_s=silence_s).put(subject, b"work")
     delivery = await pulled(puller)
     for _ in range(2):
-        await asyncio.sleep(ACK_WAIT_S / 2)
+        await asyncio.sleep(silence_s / 2)
         await delivery.in_progress()
     async with Puller(bus, resources.BULK, subject) as other:
-        assert await other.next(ACK_WAIT_S / 2) is None
-        again = await pulled(other, ACK_WAIT_S)
+        assert await other.next(silence_s / 2) is None
+        again = await pulled(other)
     assert (again.sequence, again.deliveries) == (delivery.sequence, 2)
     await again.done()
 

@@ -387,7 +387,7 @@ async def gateway(
         "nats_url": (nats_url,),
         "data_dir": data_dir,
         "socket": "127.0.0.1:0",
-        "grace_s": 0.2,
+        "grace_s": 0.04,
         "heartbeat_s": 0.4,
         "show_route": True,
     }

@@ -202,7 +202,14 @@ async def test_another_key_finds_nothing(site: Site, neuron: Neuron) -> None:
     name = (await mine.post(CHAT, json=STREAM)).headers["x-request-id"]
     assert (await mine.get(f"/v1/streams/{name}")).status_code == 200
     assert (await site.http(running).get(f"/v1/streams/{name}")).status_code == 401
-    for asked in (name, name[:-1] + ("y" if name.endswith("x") else "x"), "nonsense", "a.b.c", "home.>", "*.*"):
+    for asked in (
+        name,
+        name[:-1] + ("y" if name.endswith("x") else "x"),
+        "nonsense",
+        "a.b.c",
+        "home.>",
+        "*.*",
+    ):
         answer = await other.get(f"/v1/streams/{asked}")
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 

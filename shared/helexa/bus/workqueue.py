@@ -46,10 +46,11 @@ NOTHING_THERE = ("404", "408")
 class WorkQueue:
     """The side that puts work into the queues of one stream."""
 
-    def __init__(self, bus: Bus, stream: Stream) -> None:
-        """Use `stream`, which exists."""
+    def __init__(self, bus: Bus, stream: Stream, *, ack_wait_s: float = ACK_WAIT_S) -> None:
+        """Use `stream`, which exists; a message whose puller is silent so long goes to another."""
         self._bus = bus
         self._stream = stream.name
+        self._ack_wait_s = ack_wait_s
         self._open: set[str] = set()
         bus.on_reconnected(self._forget)
 
@@ -111,7 +112,7 @@ class WorkQueue:
             durable_name=name,
             filter_subject=subject,
             ack_policy=api.AckPolicy.EXPLICIT,
-            ack_wait=ACK_WAIT_S,
+            ack_wait=self._ack_wait_s,
             # At a bound, a message would stay in the stream and be handed to nobody.
             max_deliver=NO_BOUND,
             max_ack_pending=NO_BOUND,
