@@ -19,6 +19,7 @@ from helexa.gateway.envelope import envelope
 from helexa.protocol import resources, subjects
 from helexa.protocol.errors import ERRORS_BY_CODE, HelexaError
 from helexa.protocol.messages.base import PROTOCOL_VERSION, AnyMessage, HotMessage, Message
+from helexa.protocol.receipts.faults import FAULTS_BY_CODE
 from helexa.protocol.schema import definitions
 from helexa.protocol.subjects import Call, Event
 from helexa.site.permissions import matrix
@@ -140,6 +141,12 @@ def errors_page() -> str:
             f"| `{code}` | `{kind.__name__}` | {meaning} | {'yes' if kind.retryable else 'no'} "
             f"| {sent.status} | `{json.loads(sent.body)['error']['type']}` |"
         )
+    lines += ["", "## Receipts", ""]
+    lines += ["Why a receipt, a claim or a settlement note is refused.", ""]
+    lines += ["| code | class | meaning |", "|---|---|---|"]
+    for code, fault in sorted(FAULTS_BY_CODE.items()):
+        meaning = (fault.__doc__ or "").partition("\n")[0]
+        lines.append(f"| `{code}` | `{fault.__name__}` | {meaning} |")
     return "\n".join(lines) + "\n"
 
 
