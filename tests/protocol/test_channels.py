@@ -64,6 +64,7 @@ def test_a_chain_of_receipts_adds_up(issuer: Issuer) -> None:
     assert channel == issuer.channel
 
 
+@pytest.mark.accepts("LAB-13")
 def test_a_receipt_that_is_kept_already_is_replayed(issuer: Issuer) -> None:
     first = issuer.issue(receipt_for("gw.1"))
     channel = accepted(Channel(NAME), first, "gw.1")
@@ -72,6 +73,7 @@ def test_a_receipt_that_is_kept_already_is_replayed(issuer: Issuer) -> None:
             channel.accept(opened(first), expectation("gw.1"), earlier)
 
 
+@pytest.mark.accepts("LAB-13")
 def test_two_receipts_in_one_place_are_a_fork_that_anybody_can_see(issuer: Issuer) -> None:
     first = issuer.issue(receipt_for("gw.1"))
     other = Issuer().issue(receipt_for("gw.2"))
@@ -175,6 +177,7 @@ def test_a_receipt_that_is_not_about_the_work_is_refused(
     assert type(caught.value) is fault
 
 
+@pytest.mark.accepts("LAB-13")
 @pytest.mark.parametrize(
     ("tokens", "fault"), [(501, ReceiptOverpaidError), (490, ReceiptUnderpaidError)]
 )
@@ -205,6 +208,7 @@ def test_a_later_attempt_may_cost_a_micro_unit_less(issuer: Issuer) -> None:
     del issuer
 
 
+@pytest.mark.accepts("NET-11")
 def test_a_user_recomputes_what_was_paid_from_the_receipt_alone() -> None:
     receipt = receipt_for("gw.1")
     check_price(receipt, PRICES)

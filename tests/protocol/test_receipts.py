@@ -89,6 +89,7 @@ def test_the_hash_and_the_signature_of_a_receipt_are_what_they_always_were() -> 
     assert PORTAL.sign(RECEIPT_DOMAIN + kept).hex() == hashes["signature"]
 
 
+@pytest.mark.accepts("FEP-6")
 def test_a_receipt_is_opened_with_the_public_key_alone() -> None:
     signed = sign_receipt(RECEIPT, PORTAL)
     anybody = Verifier(verify, {"default": frozenset((PORTAL.public,))})
@@ -101,12 +102,14 @@ def test_each_kind_of_record_is_opened_by_whom_it_is_for() -> None:
     assert VERIFIER.settlement(sign_settlement(note, PORTAL)).record == note
 
 
+@pytest.mark.accepts("LAB-13")
 def test_a_record_of_an_unknown_portal_is_refused() -> None:
     signed = sign_receipt(receipt_for("gw.one", portal="other"), PORTAL)
     with pytest.raises(UnknownPortalError):
         VERIFIER.receipt(signed)
 
 
+@pytest.mark.accepts("LAB-13")
 def test_a_record_that_a_stranger_signed_is_forged() -> None:
     with pytest.raises(ReceiptForgedError):
         VERIFIER.receipt(sign_receipt(RECEIPT, STRANGER))
@@ -116,6 +119,7 @@ def test_a_record_that_a_stranger_signed_is_forged() -> None:
         VERIFIER.claim(sign_claim(a_claim(sign_receipt(RECEIPT, PORTAL)), STRANGER))
 
 
+@pytest.mark.accepts("LAB-13")
 @pytest.mark.parametrize("field", [each.name for each in msgspec.structs.fields(Receipt)[5:]])
 def test_a_change_of_any_field_is_seen(field: str) -> None:
     signed = sign_receipt(RECEIPT, PORTAL)
@@ -165,12 +169,14 @@ def test_one_kind_of_record_is_no_other() -> None:
         VERIFIER.claim(claim)
 
 
+@pytest.mark.accepts("LAB-13")
 def test_a_record_for_another_provider_is_foreign() -> None:
     signed = sign_receipt(receipt_for("gw.one", provider=STRANGER.public), PORTAL)
     with pytest.raises(ForeignReceiptError):
         VERIFIER.receipt(signed)
 
 
+@pytest.mark.accepts("LAB-13")
 def test_a_receipt_expires_and_does_not_come_from_later() -> None:
     signed = sign_receipt(RECEIPT, PORTAL)
     for now_ms in (NOW_MS - SKEW_MS, NOW_MS, NOW_MS + CLAIM_WITHIN_MS):

@@ -102,6 +102,12 @@ COMMANDS: dict[str, Command] = {
         "helexa drain gpu-host-1",
         USE,
     ),
+    "receipts": Command(
+        "helexa.cli.receipts",
+        "List, verify and export the receipts of paid requests.",
+        "helexa receipts list",
+        LOOK,
+    ),
     "site": Command(
         "helexa.cli.site",
         "Make the keys and the NATS configuration of a site that containers run.",

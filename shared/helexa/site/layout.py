@@ -180,6 +180,11 @@ class DataDir:
         return self.path / "models"
 
     @property
+    def provider_book(self) -> Path:
+        """What this operator has earned."""
+        return self.path / "provider"
+
+    @property
     def logs(self) -> Path:
         """Logs of child processes."""
         return self.path / "logs"

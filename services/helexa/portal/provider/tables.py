@@ -32,8 +32,8 @@ class Due:
 class Tables:
     """The book's tables over one connection; the caller makes the transactions."""
 
-    def __init__(self, connection: sqlite3.Connection, provider: str) -> None:
-        """Read and write as `provider`, the public nkey of the operator."""
+    def __init__(self, connection: sqlite3.Connection, provider: str = "") -> None:
+        """Read and write as `provider`, the public nkey of the operator; receipts name it."""
         self._connection = connection
         self._provider = provider
 
