@@ -243,5 +243,7 @@ def test_a_settlement_settles_once_and_not_more_than_was_earned() -> None:
         settled_after(note, earned=100, settled=100)
     with pytest.raises(ReceiptTotalError):
         settled_after(note, earned=100, settled=50)
+    with pytest.raises(ReceiptGapError):
+        settled_after(note, earned=100, settled=30)
     with pytest.raises(ReceiptOverpaidError):
         settled_after(note, earned=99, settled=40)

@@ -20,7 +20,7 @@ from tests.portal.provider.shop import (
     usage_of,
     work_of,
 )
-from tests.protocol.receipting import NOW_MS, PRICES, PROVIDER, STRANGER, a_settlement
+from tests.protocol.receipting import NOW_MS, PRICES, PROVIDER, STRANGER, Issuer, a_settlement
 
 from helexa.portal.provider.book import Book
 from helexa.portal.provider.exposure import CreditTerms, ExposureError, Standing
@@ -35,13 +35,14 @@ from helexa.protocol.receipts.faults import (
     ReceiptAlteredError,
     ReceiptForgedError,
     ReceiptForkedError,
+    ReceiptGapError,
     ReceiptOverpaidError,
     ReceiptPriceError,
     ReceiptReplayedError,
     ReceiptUnderpaidError,
     ReceiptUsageError,
 )
-from helexa.protocol.receipts.signing import CLAIM_WITHIN_MS, decode_record
+from helexa.protocol.receipts.signing import CLAIM_WITHIN_MS, decode_record, usage_hash
 
 DAY_MS = 86_400_000
 
@@ -50,6 +51,10 @@ DAY_MS = 86_400_000
 def book(tmp_path: Path) -> Iterator[Book]:
     with book_in(tmp_path) as opened:
         yield opened
+
+
+def hash_of(request: str, completion_tokens: int) -> bytes:
+    return usage_hash(usage_of(request, completion_tokens=completion_tokens).record)
 
 
 @pytest.fixture
@@ -111,6 +116,42 @@ def test_a_refused_receipt_changes_nothing_and_a_right_one_still_fits(
         book.accept(Shop().receipt("gw.1", **changes), NOW_MS)
     assert book.standing("default", "USD") == Standing(in_flight=AMOUNT)
     assert book.accept(Shop().receipt("gw.1"), NOW_MS).number == 1
+
+
+def test_a_refused_receipt_stops_its_channel_until_it_is_taken_under_protest(
+    book: Book, shop: Shop
+) -> None:
+    served(book, "gw.1", "gw.2")
+    poor = shop.receipt("gw.1", cost=300, amount=293)
+    second = shop.receipt("gw.2")
+    for _ in range(2):
+        with pytest.raises(ReceiptUnderpaidError):
+            book.accept(poor, NOW_MS)
+        with pytest.raises(ReceiptGapError):
+            book.accept(second, NOW_MS, under_protest=True)
+    assert book.accept(poor, NOW_MS, under_protest=True).cumulative == 293
+    assert book.accept(poor, NOW_MS).cumulative == 293
+    assert book.accept(second, NOW_MS).cumulative == 293 + AMOUNT
+    assert book.standing("default", "USD") == Standing(earned=293 + AMOUNT)
+
+
+def test_no_protest_makes_a_false_receipt_true(book: Book, shop: Shop) -> None:
+    served(book, "gw.1")
+    book.accept(shop.receipt("gw.1"), NOW_MS, under_protest=True)
+    for signed, fault in (
+        (Shop().receipt("gw.2"), ReceiptForkedError),
+        (shop.receipt("gw.1"), ReceiptReplayedError),
+        (Shop(Issuer(signer=STRANGER)).receipt("gw.1"), ReceiptForgedError),
+    ):
+        with pytest.raises(fault):
+            book.accept(signed, NOW_MS, under_protest=True)
+
+
+def test_tokens_after_the_client_had_gone_need_not_be_paid(book: Book, shop: Shop) -> None:
+    book.agree(PRICES)
+    book.begin(work_of("gw.1"), NOW_MS)
+    book.end(usage_of("gw.1", completion_tokens=600), unpaid_tokens=100)
+    assert book.accept(shop.receipt("gw.1", usage_hash=hash_of("gw.1", 600)), NOW_MS).number == 1
 
 
 def test_a_fork_is_kept_as_a_proof_and_ends_the_credit(book: Book, shop: Shop) -> None:

@@ -32,11 +32,14 @@ from helexa.protocol.messages.receipts import (
 from helexa.protocol.messages.usage import SignedUsage, read_usage
 from helexa.protocol.naming import random_id
 from helexa.protocol.price_list import PriceList
+from helexa.protocol.pricing import UnpricedError
 from helexa.protocol.receipts.channel import ChannelName, name_of
+from helexa.protocol.receipts.checks import check_work
 from helexa.protocol.receipts.claims import EpochName, settled_after, voucher_of
 from helexa.protocol.receipts.faults import (
     AlreadyClaimedError,
     NothingDueError,
+    ReceiptError,
     ReceiptForkedError,
     ReceiptPriceError,
     ReceiptReplayedError,
@@ -105,8 +108,12 @@ class Book:
             check_room(self._terms_of(currency), standing, work.estimate, now_ms)
             self._tables.put_work(work, currency)
 
-    def end(self, signed: SignedUsage) -> None:
+    def end(self, signed: SignedUsage, *, unpaid_tokens: int = 0) -> None:
         """Count on what an attempt has earned, by what its neuron has signed.
+
+        Args:
+            signed: The usage record; the caller has checked its signature.
+            unpaid_tokens: Completion tokens that came too long after the client had gone.
 
         Raises:
             NotFoundError: it was not begun.
@@ -123,15 +130,24 @@ class Book:
                 raise NotFoundError("the attempt was not begun")
             prices = self._prices(work)
             earned = earned_by(work, record, prices)
-            ended = replace(work, estimate=earned, usage=signed.record)
+            ended = replace(work, estimate=earned, usage=signed.record, unpaid_tokens=unpaid_tokens)
             self._tables.put_work(ended, prices.price(work.model).currency)
 
     def abandon(self, work_id: WorkId) -> None:
         """Count no longer on an attempt that came to nothing."""
         self._tables.remove_work(work_id)
 
-    def accept(self, signed: SignedReceipt, now_ms: int) -> Accepted:
+    def accept(
+        self, signed: SignedReceipt, now_ms: int, *, under_protest: bool = False
+    ) -> Accepted:
         """Keep a receipt.
+
+        Args:
+            signed: The receipt.
+            now_ms: The time.
+            under_protest: Keep it also if it is not what the work was worth. A portal cannot
+                replace a receipt without a fork, so that a refused one stops its channel: an
+                operator then takes what is certified, and the reason is kept.
 
         Raises:
             ReceiptError: it is refused, and nothing changes; the class says why. A fork is kept as
@@ -144,7 +160,7 @@ class Book:
             opened = self._verifier.receipt(signed, now_ms=now_ms)
             try:
                 with transaction(self._connection):
-                    self._take(opened, earlier)
+                    self._take(opened, earlier, under_protest=under_protest)
             except ReceiptForkedError as fork:
                 self._tables.add_fork(receipt.portal, fork.proof)
                 raise
@@ -203,19 +219,29 @@ class Book:
         """Yield each receipt, and whether it is settled."""
         return self._tables.receipts(portal)
 
-    def _take(self, opened: OpenedReceipt, earlier: SignedReceipt | None) -> None:
+    def _take(
+        self, opened: OpenedReceipt, earlier: SignedReceipt | None, *, under_protest: bool
+    ) -> None:
         receipt = opened.record
         work_id = WorkId(receipt.portal, receipt.request_id, receipt.attempt)
-        channel = self._tables.channel(receipt.portal, receipt.currency)
-        work = self._tables.work(work_id)
-        expected = expected_of(work, self._prices(work), receipt) if work else None
-        channel.accept(opened, expected, earlier)
+        self._tables.channel(receipt.portal, receipt.currency).accept(opened, None, earlier)
         if self._tables.has_receipt(work_id):
             raise ReceiptReplayedError("the attempt has its receipt")
-        if expected is None:
-            raise ReceiptUsageError
+        try:
+            self._check(work_id, receipt)
+        except (ReceiptError, UnpricedError) as error:
+            if not under_protest:
+                raise
+            self._tables.add_protest(receipt, error.code)
         self._tables.add_receipt(opened)
         self._tables.remove_work(work_id)
+
+    def _check(self, work_id: WorkId, receipt: Receipt) -> None:
+        work = self._tables.work(work_id)
+        expected = expected_of(work, self._prices(work), receipt) if work else None
+        if expected is None:
+            raise ReceiptUsageError
+        check_work(receipt, expected)
 
     def _prices(self, work: Work) -> PriceList:
         prices = self._tables.prices(work.price_version)

@@ -22,6 +22,7 @@ CREATE TABLE work (
     images INTEGER NOT NULL,
     audio_seconds INTEGER NOT NULL,
     usage BLOB,
+    unpaid_tokens INTEGER NOT NULL,
     PRIMARY KEY (portal, request_id, attempt)
 ) STRICT, WITHOUT ROWID;
 
@@ -49,6 +50,15 @@ CREATE TABLE receipt (
     PRIMARY KEY (portal, currency, epoch, number),
     UNIQUE (portal, request_id, attempt)
 ) STRICT;
+
+CREATE TABLE protest (
+    portal TEXT NOT NULL,
+    currency TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    code TEXT NOT NULL,
+    PRIMARY KEY (portal, currency, epoch, number)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE claim (
     claim_id TEXT PRIMARY KEY,

@@ -36,11 +36,17 @@ class Tables:
         """Read and write as `provider`, the public nkey of the operator; receipts name it."""
         self._connection = connection
         self._provider = provider
+        self._prices: dict[str, PriceList] = {}
+        """Those that were read; a version never means others."""
 
     def prices(self, version: str) -> PriceList | None:
         """Return the agreed prices of a version."""
-        row = self._one("SELECT encoded FROM prices WHERE version = ?", version)
-        return PriceList.decode(row[0]) if row else None
+        if version not in self._prices:
+            row = self._one("SELECT encoded FROM prices WHERE version = ?", version)
+            if row is None:
+                return None
+            self._prices[version] = PriceList.decode(row[0])
+        return self._prices[version]
 
     def add_prices(self, prices: PriceList) -> None:
         """Keep `prices`."""
@@ -51,17 +57,19 @@ class Tables:
         """Return an attempt that has no receipt."""
         row = self._one(
             "SELECT portal, request_id, attempt, model, price_version, estimate, images, "
-            "audio_seconds, usage FROM work WHERE portal = ? AND request_id = ? AND attempt = ?",
+            "audio_seconds, usage, unpaid_tokens FROM work "
+            "WHERE portal = ? AND request_id = ? AND attempt = ?",
             *astuple(work_id),
         )
         return Work(WorkId(*row[:3]), *row[3:]) if row else None
 
     def put_work(self, work: Work, currency: str) -> None:
         """Keep an attempt, in place of what was known of it."""
-        known = (work.estimate, work.images, work.audio_seconds, work.usage)
+        counts = (work.estimate, work.images, work.audio_seconds)
         self._run(
-            "INSERT OR REPLACE INTO work VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            *(*astuple(work.work_id), work.model, currency, work.price_version, *known),
+            "INSERT OR REPLACE INTO work VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            *(*astuple(work.work_id), work.model, currency, work.price_version, *counts),
+            *(work.usage, work.unpaid_tokens),
         )
 
     def remove_work(self, work_id: WorkId) -> None:
@@ -217,6 +225,12 @@ class Tables:
         self._run(
             "UPDATE channel SET settled = ? WHERE portal = ? AND currency = ? AND epoch = ?",
             *(note.record.settled, *_epoch(epoch)),
+        )
+
+    def add_protest(self, receipt: Receipt, code: str) -> None:
+        """Keep why a receipt was kept under protest."""
+        self._run(
+            "INSERT INTO protest VALUES (?, ?, ?, ?, ?)", *_place(receipt), receipt.number, code
         )
 
     def add_fork(self, portal: str, proof: ForkProof) -> None:

@@ -33,6 +33,8 @@ class Work:
     audio_seconds: int = 0
     usage: bytes | None = None
     """The usage record that the neuron signed; `None` while it runs."""
+    unpaid_tokens: int = 0
+    """Of its completion tokens, those that came too long after the client had gone to be paid."""
 
 
 def work_id_of(record: UsageRecord) -> WorkId:
@@ -66,6 +68,7 @@ def expected_of(work: Work, prices: PriceList, receipt: Receipt) -> Expectation 
         usage=_counted(work, record, requests),
         usage_hash=usage_hash(work.usage),
         prices=prices,
+        unpaid_tokens=work.unpaid_tokens,
     )
 
 

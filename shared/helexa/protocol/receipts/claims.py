@@ -8,6 +8,7 @@ from helexa.protocol.messages.receipts import Claim, SignedReceipt, Voucher
 from helexa.protocol.receipts.channel import ChannelName, name_of
 from helexa.protocol.receipts.faults import (
     ForeignReceiptError,
+    ReceiptGapError,
     ReceiptOverpaidError,
     ReceiptReplayedError,
     ReceiptTotalError,
@@ -64,12 +65,15 @@ def settled_after(note: OpenedSettlement, *, earned: int, settled: int) -> int:
 
     Raises:
         ReceiptReplayedError: no more is settled by it than before.
+        ReceiptGapError: a note before it is missing.
         ReceiptTotalError: what it says was paid is not the difference.
         ReceiptOverpaidError: more would be settled than was earned.
     """
     after = note.record.settled
     if after <= settled:
         raise ReceiptReplayedError
+    if after - note.record.paid > settled:
+        raise ReceiptGapError("a settlement before this one is missing")
     if after - settled != note.record.paid:
         raise ReceiptTotalError("what was paid is not the difference of what is settled")
     if after > earned:

@@ -45,6 +45,11 @@ CLAIM_WITHIN_MS = 365 * 86_400_000
 SKEW_MS = 30_000
 """By how much clocks of two operators may differ."""
 
+_TYPES: dict[type[object], str] = {
+    Receipt: "helexa.receipt",
+    Claim: "helexa.claim",
+    SettlementNote: "helexa.settlement",
+}
 RecordT = TypeVar("RecordT", Receipt, Claim, SettlementNote)
 SignedT = TypeVar("SignedT", SignedReceipt, SignedClaim, SignedSettlement)
 
@@ -85,8 +90,7 @@ def decode_record(kind: type[RecordT], data: bytes) -> RecordT:
         raise ReceiptMalformedError(error.message) from error
     if not isinstance(fields, dict):
         raise ReceiptMalformedError("a record is a map")
-    known = {each.name: each.default for each in msgspec.structs.fields(kind)[:2]}
-    if any(fields.get(name) != value for name, value in known.items()):
+    if (fields.get("type"), fields.get("version")) != (_TYPES[kind], 1):
         raise ReceiptVersionError
     try:
         record = unpack(kind, data)
