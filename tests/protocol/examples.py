@@ -4,6 +4,14 @@
 from typing import Any
 
 from helexa.protocol.frames import FrameKind, Opening, pack_frame, pack_opening
+from helexa.protocol.messages.accounts import (
+    AddressClaim,
+    Budget,
+    Challenge,
+    KeyGrant,
+    Session,
+    User,
+)
 from helexa.protocol.messages.base import AnyMessage
 from helexa.protocol.messages.bulk import BulkJob, ClaimRequest
 from helexa.protocol.messages.events import HistogramSample, MetricsReport, StateEvent
@@ -234,6 +242,59 @@ EXAMPLES: dict[str, AnyMessage] = {
         ),
     )
 }
+EXAMPLES |= {
+    type(example).__name__: example
+    for example in (
+        Budget(amount=25_000_000, currency="USD", period="month"),
+        KeyGrant(
+            key_id="key_1",
+            account="user_1",
+            portal="default",
+            name="laptop",
+            hint="wxyz",
+            created_ms=1_700_000_000_000,
+            expires_ms=1_800_000_000_000,
+            scopes=("inference",),
+            models=("org/model-7b",),
+            requests_per_minute=60,
+            tokens_per_minute=90_000,
+            budget=Budget(amount=25_000_000, currency="USD", period="month"),
+            may_claim_priority=False,
+            yields=True,
+            suspended=True,
+            revoked_ms=1_750_000_000_000,
+        ),
+        User(
+            user_id="user_1",
+            portal="default",
+            address="ada@example.org",
+            name="Ada",
+            password_hash="$argon2id$v=19$m=8,t=1,p=1$c2FsdA$aGFzaA",
+            roles=("user", "admin"),
+            status="active",
+            created_ms=1_700_000_000_000,
+            password_edition=2,
+        ),
+        AddressClaim(user_id="user_1", claimed_ms=1_700_000_000_000),
+        Session(
+            user_id="user_1",
+            portal="default",
+            password_edition=2,
+            created_ms=1_700_000_000_000,
+            expires_ms=1_701_209_600_000,
+        ),
+        Challenge(
+            user_id="user_1",
+            purpose="reset",
+            password_edition=2,
+            expires_ms=1_700_003_600_000,
+            used=True,
+        ),
+    )
+}
+EXAMPLES["StateEvent.key"] = StateEvent(
+    type="key_revoked", at_ms=1, account="user_1", actor="user_2", key_id="key_1"
+)
 EXAMPLES["ProvisionRequest.load"] = ProvisionRequest(command=LoadModel(model=MODEL))
 EXAMPLES["ProvisionRequest.unload"] = ProvisionRequest(
     command=UnloadModel(model=MODEL, forget=True)

@@ -127,7 +127,36 @@ LEASES = Bucket("leases", _ORCHESTRATOR, _ORCHESTRATOR, _ORCHESTRATOR, ttl_s=10.
 """Leadership."""
 IDENTITIES = Bucket("identities", _ORCHESTRATOR, _ORCHESTRATOR, _ORCHESTRATOR)
 """The public key that each enrolled neuron's id is bound to."""
-BUCKETS = (MODELS, NEURONS, PLACEMENTS, LEASES, IDENTITIES)
+
+_PORTAL = _roles(Role.PORTAL)
+SESSION_S = 14 * DAY_S
+"""How long somebody stays logged in."""
+CHALLENGE_S = DAY_S
+"""The longest that a secret sent to an address can be shown."""
+
+KEYS = Bucket("keys", _PORTAL | _ORCHESTRATOR, _PORTAL | _roles(Role.GATEWAY), _PORTAL)
+"""API keys: a `KeyGrant` a digest. It exists on sites without a portal too, where it stays empty:
+a gateway must be able to tell a key that is not known from keys that cannot be read."""
+ACCOUNTS = Bucket("accounts", _PORTAL, _PORTAL, _PORTAL)
+"""A `User` an id."""
+ADDRESSES = Bucket("addresses", _PORTAL, _PORTAL, _PORTAL)
+"""An `AddressClaim` an address, under a digest: of two sign-ups of one address, one wins."""
+SESSIONS = Bucket("sessions", _PORTAL, _PORTAL, _PORTAL, ttl_s=SESSION_S)
+"""A `Session` a digest."""
+CHALLENGES = Bucket("challenges", _PORTAL, _PORTAL, _PORTAL, ttl_s=CHALLENGE_S)
+"""A `Challenge` a digest."""
+BUCKETS = (
+    MODELS,
+    NEURONS,
+    PLACEMENTS,
+    LEASES,
+    IDENTITIES,
+    KEYS,
+    ACCOUNTS,
+    ADDRESSES,
+    SESSIONS,
+    CHALLENGES,
+)
 
 BODIES = ObjectStore(
     name="bodies",

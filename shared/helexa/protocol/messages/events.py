@@ -13,6 +13,12 @@ class StateEvent(Record):
     model: str | None = None
     state: str | None = None
     reason: str = ""
+    account: str | None = None
+    """The user whom it concerns."""
+    actor: str | None = None
+    """The user who did it."""
+    key_id: str | None = None
+    """The API key that it concerns."""
 
 
 class EventType:
@@ -27,6 +33,17 @@ class EventType:
     MODEL_STATE_CHANGED = "model_state_changed"
     PLACEMENT_CHANGED = "placement_changed"
     CORTEX_SHUTDOWN_NOTICE = "cortex_shutdown_notice"
+    USER_SIGNED_UP = "user_signed_up"
+    USER_VERIFIED = "user_verified"
+    USER_LOGGED_IN = "user_logged_in"
+    USER_LOGGED_OUT = "user_logged_out"
+    PASSWORD_CHANGED = "password_changed"
+    PASSWORD_RESET = "password_reset"
+    USER_ROLES_CHANGED = "user_roles_changed"
+    USER_STATUS_CHANGED = "user_status_changed"
+    KEY_CREATED = "key_created"
+    KEY_CHANGED = "key_changed"
+    KEY_REVOKED = "key_revoked"
 
 
 class HistogramSample(Record):
