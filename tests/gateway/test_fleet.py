@@ -91,5 +91,5 @@ def test_a_question_about_a_model_costs_the_same_however_many_neurons_there_are(
     for _ in range(1000):
         fleet.seats("m7", now)
         catalogue.workloads("common", None)
-    assert len(catalogue.listed()) == 1001
+    assert len(catalogue.listed(lambda _: True)) == 1001
     assert time.process_time() - began < 1.0

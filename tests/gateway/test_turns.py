@@ -163,25 +163,25 @@ def test_who_may_not_go_first_gains_nothing_by_asking() -> None:
         asked_priority("first", None, may_claim=False)
 
 
-def test_an_open_gateway_with_keys_knows_them_and_lets_in_the_rest() -> None:
+async def test_an_open_gateway_with_keys_knows_them_and_lets_in_the_rest() -> None:
     digest = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"  # of "foo"
     authority = SettingsAuthority((digest,), is_open=True)
-    assert authority.authorise("foo") == Caller(account=digest)
+    assert await authority.authorise("foo") == Caller(account=digest)
     for key in (None, "", "bar"):
-        assert authority.authorise(key) == Caller(yields=True, may_claim_priority=False)
-    assert SettingsAuthority((), is_open=True).authorise("bar") == Caller()
+        assert await authority.authorise(key) == Caller(yields=True, may_claim_priority=False)
+    assert await SettingsAuthority((), is_open=True).authorise("bar") == Caller()
     with pytest.raises(UnauthorizedError):
-        SettingsAuthority((digest,), is_open=False).authorise(None)
+        await SettingsAuthority((digest,), is_open=False).authorise(None)
 
 
-def test_a_key_among_many_is_found_as_soon_as_among_few() -> None:
+async def test_a_key_among_many_is_found_as_soon_as_among_few() -> None:
     digests = [hashlib.sha256(f"key {number}".encode()).hexdigest() for number in range(100_000)]
     authority = SettingsAuthority(tuple(digests), is_open=False)
     began = time.process_time()
     for number in range(0, 100_000, 200):
-        assert authority.authorise(f"key {number}").account == digests[number]
+        assert (await authority.authorise(f"key {number}")).account == digests[number]
         with pytest.raises(UnauthorizedError):
-            authority.authorise(f"another {number}")
+            await authority.authorise(f"another {number}")
     assert time.process_time() - began < 1.0
 
 

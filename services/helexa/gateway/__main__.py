@@ -9,6 +9,7 @@ import sys
 from helexa.bus.client import Bus
 from helexa.gateway.authority import settings_authority
 from helexa.gateway.gateway import Gateway
+from helexa.gateway.keyring import Keyring, SiteAuthority
 from helexa.gateway.settings import GatewaySettings
 from helexa.process.http import Listening, serve_http
 from helexa.process.lifecycle import Life
@@ -33,13 +34,15 @@ async def start(life: Life, settings: GatewaySettings) -> Listening:
     """Start a gateway and return where it listens. It ends with `life`."""
     me = instance_id()
     name_instance(me)
-    authority = settings_authority(settings)
+    known = settings_authority(settings)
     bus = Bus(site_connection(settings, Role.GATEWAY, instance=me))
     await life.resources.enter_async_context(bus)
     metrics = Metrics("gateway", me)
-    gateway = Gateway(settings, bus, me, authority, metrics)
+    keyring = Keyring(bus, wait_s=settings.away_timeout_s)
+    gateway = Gateway(settings, bus, me, SiteAuthority(known, keyring), metrics)
     life.resources.push_async_callback(gateway.say_goodbye)
     await life.watch(bus)
+    life.run("keys", keyring.run())
     life.run("gateway", gateway.connect(life))
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(gateway.listens.wait(), LISTEN_WITHIN_S)

@@ -161,7 +161,7 @@ class Attempts:
 def _opening(work: Work, author: str) -> bytes:
     return pack_opening(
         Opening(
-            account=work.caller.account,
+            account=work.caller.bearer,
             model=work.model,
             operation=work.order.operation,
             public_id=work.public_id,

@@ -95,10 +95,15 @@ class Catalogue:
         media = {Workload.VISION, Workload.AUDIO} if config.projector else set()
         return text | media | set(config.capability.workloads)
 
-    def listed(self) -> list[Fields]:
-        """Return all models as `GET /v1/models` shows them."""
+    def names(self, name: str) -> tuple[str, ...]:
+        """Return a model's own name and its aliases."""
+        config = self._configs.get(name)
+        return (name, *config.aliases) if config else (name,)
+
+    def listed(self, is_shown: Callable[[str], bool]) -> list[Fields]:
+        """Return the models that `is_shown`, as `GET /v1/models` shows them."""
         names = self._configs.keys() | self._fleet.models(time.monotonic())
-        return [self.shown(name) for name in sorted(names)]
+        return [self.shown(name) for name in sorted(names) if is_shown(name)]
 
     def shown(self, name: str) -> Fields:
         """Return one model as OpenAI shows it, with its state under `helexa`."""

@@ -11,6 +11,7 @@ from helexa.gateway.fleet import Fleet
 from helexa.gateway.homes import Homes
 from helexa.gateway.inbox import Inbox
 from helexa.gateway.outcomes import Outcomes
+from helexa.gateway.rates import Rates
 from helexa.gateway.reading import Limits
 
 
@@ -26,6 +27,7 @@ class Desk:
     fleet: Fleet
     outcomes: Outcomes
     authority: Authority
+    rates: Rates
     limits: Limits
     max_attempts: int
     client_buffer_bytes: int

@@ -234,6 +234,8 @@ class Exchange:
         began = self._incoming.arrived
         if self._reading.first_token_at is not None:
             report.first_token_s = self._reading.first_token_at - began
+        work = self._work
+        self._desk.rates.correct(work.caller, work.claim, usage, time.monotonic())
         if usage is None:
             return
         report.prompt_tokens, report.completion_tokens = (

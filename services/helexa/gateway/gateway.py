@@ -27,6 +27,7 @@ from helexa.gateway.jobs import Jobs
 from helexa.gateway.line import Bounds
 from helexa.gateway.outcomes import Outcomes
 from helexa.gateway.peers import Peers
+from helexa.gateway.rates import Rates
 from helexa.gateway.reading import Limits
 from helexa.gateway.routes import Routes
 from helexa.gateway.settings import GatewaySettings
@@ -111,6 +112,7 @@ class Gateway:
             fleet=self._fleet,
             outcomes=outcomes,
             authority=authority,
+            rates=Rates(lambda: self._peers.count(time.monotonic())),
             limits=Limits(
                 settings.heartbeat_s,
                 settings.idle_timeout_s,

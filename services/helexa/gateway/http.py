@@ -5,7 +5,7 @@ import json
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs
 
@@ -71,6 +71,8 @@ class Incoming(ABC):
     arrived: float = field(default_factory=time.monotonic)
     began: bool = False
     """Whether the answer has begun, so that its status cannot change any more."""
+    rate_headers: Sequence[tuple[bytes, bytes]] = ()
+    """What the caller is told of its limits, in any answer."""
     is_last: bool = False
     """Whether the connection is of no use after the answer."""
 

@@ -86,6 +86,7 @@ class AsgiIncoming(Incoming):
             (b"openai-version", OPENAI_VERSION),
             (b"openai-processing-ms", str(round(self.elapsed_s * 1000)).encode()),
             *extra,
+            *self.rate_headers,
         ]
         if length is not None:
             headers.append((b"content-length", str(length).encode()))
@@ -172,7 +173,7 @@ class DirectIncoming(Incoming):
             b"content-type: %b\r\nx-request-id: %b\r\nopenai-version: %b\r\n"
             b"openai-processing-ms: %.0f\r\n"
             % (content_type, self.request_id.encode(), OPENAI_VERSION, elapsed_ms),
-            *[b"%b: %b\r\n" % each for each in extra],
+            *[b"%b: %b\r\n" % each for each in (*extra, *self.rate_headers)],
         ]
         if b"x-client-request-id" in self.headers and (client_id := self.client_id):
             lines.append(b"x-client-request-id: %b\r\n" % client_id)

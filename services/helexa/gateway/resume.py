@@ -86,7 +86,7 @@ class Resumption:
         answer = self.answer
         kept = await source.read(CONTROL_AUTHOR)
         opening = _opening_of(kept)
-        if opening is None or opening.account != caller.account:
+        if opening is None or opening.account != caller.bearer:
             raise _unknown(answer.request_id)
         if opening.operation == Operation.EMBEDDING:
             raise UnsupportedError("This answer is not a stream.")

@@ -2,6 +2,7 @@
 """The HTTP API: which path and method leads where. Plain ASGI, for it is the hot path."""
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,7 @@ from urllib.parse import unquote
 from starlette.routing import Router
 
 from helexa.bus.context import REQUEST_ID, TRACEPARENT
+from helexa.gateway.authority import Caller
 from helexa.gateway.catalogue import Catalogue
 from helexa.gateway.desk import Desk
 from helexa.gateway.dialect import read_order, refuse_unsupported
@@ -35,8 +37,11 @@ from helexa.protocol.errors import (
     InternalError,
     NotFoundError,
     ShuttingDownError,
+    UnknownModelError,
 )
+from helexa.protocol.messages.accounts import Scope as KeyScope
 from helexa.protocol.messages.execution import Operation
+from helexa.protocol.messages.models import ModelConfig
 from helexa.protocol.naming import request_id
 
 _log = logging.getLogger(__name__)
@@ -156,7 +161,9 @@ class Routes:
     def _generator(self, name: str, operation: str) -> Route:
         async def generate(incoming: Incoming) -> None:
             self._refuse_late(incoming)
-            exchange = Exchange(self._desk, incoming, await self._read_work(operation, incoming))
+            work = await self._read_work(operation, incoming)
+            self._count(incoming, work)
+            exchange = Exchange(self._desk, incoming, work)
             self.running.add(exchange)
             try:
                 await exchange.run()
@@ -166,7 +173,7 @@ class Routes:
         return Route(name, "POST", generate, is_hot=True)
 
     async def _read_work(self, operation: str, incoming: Incoming) -> Work:
-        caller = self._desk.authority.authorise(incoming.key)
+        caller = await self._admit(incoming, KeyScope.INFERENCE)
         data = await incoming.body(self._settings.max_body_bytes)
         session = incoming.header(b"x-session-id") or incoming.header(b"x-litellm-session-id")
         customs = Customs(
@@ -180,7 +187,7 @@ class Routes:
         name = order.model or self._settings.default_model
         if not name:
             bad("model", "'model' is required.")
-        model, config = await self._catalogue.resolve(name)
+        model, config = await self._resolve(caller, name)
         report = incoming.report
         report.model, report.stream, report.workload = model, order.stream, order.workload
         report.priority = NAMES[order.priority]
@@ -193,19 +200,52 @@ class Routes:
             resumable=incoming.is_asked(b"x-helexa-resumable"),
         )
 
+    async def _admit(self, incoming: Incoming, scope: str) -> Caller:
+        caller = await self._desk.authority.authorise(incoming.key)
+        caller.check_scope(scope)
+        return caller
+
+    async def _resolve(self, caller: Caller, name: str) -> tuple[str, ModelConfig | None]:
+        """Return the model that is asked for, if this caller may ask it."""
+        try:
+            model, config = await self._catalogue.resolve(name)
+        except UnknownModelError:
+            # Who may not ask them all does not learn so which there are.
+            caller.check_model(name)
+            raise
+        if caller.models is not None:
+            caller.check_model(name, *self._catalogue.names(model))
+        return model, config
+
+    def _may_see(self, caller: Caller, model: str) -> bool:
+        return caller.models is None or caller.may_ask(*self._catalogue.names(model))
+
+    def _count(self, incoming: Incoming, work: Work) -> None:
+        """Count a request of a key that has limits, unless it is above them."""
+        caller = work.caller
+        if caller.requests_per_minute is None and caller.tokens_per_minute is None:
+            return
+        verdict = self._desk.rates.admit(caller, work.claim, time.monotonic())
+        incoming.rate_headers = verdict.headers
+        if verdict.refusal is not None:
+            raise verdict.refusal
+
     async def _list_models(self, incoming: Incoming) -> None:
-        self._desk.authority.authorise(incoming.key)
-        await incoming.respond_json({"object": "list", "data": self._catalogue.listed()})
+        caller = await self._admit(incoming, KeyScope.MODELS)
+        listed = self._catalogue.listed(lambda name: self._may_see(caller, name))
+        await incoming.respond_json({"object": "list", "data": listed})
 
     async def _show_model(self, incoming: Incoming) -> None:
-        self._desk.authority.authorise(incoming.key)
+        caller = await self._admit(incoming, KeyScope.MODELS)
         name = unquote(incoming.path[len(MODELS) + 1 :])
         canonical, _ = await self._catalogue.resolve(name)
+        if not self._may_see(caller, canonical):
+            raise UnknownModelError(f"The model {name!r} does not exist.", param="model")
         await incoming.respond_json(self._catalogue.shown(canonical))
 
     async def _resume(self, incoming: Incoming) -> None:
         self._refuse_late(incoming)
-        caller = self._desk.authority.authorise(incoming.key)
+        caller = await self._admit(incoming, KeyScope.INFERENCE)
         asked = incoming.path[len(STREAMS) :]
         resumption = Resumption(self._desk, self._peers, incoming, asked, _first_event(incoming))
         incoming.report.stream = True
