@@ -2,6 +2,7 @@
 """Keys that portals make: every gateway knows them, and what they are good for."""
 
 import asyncio
+import random
 import time
 
 import httpx
@@ -239,7 +240,7 @@ KEY = Caller(account="user_1", key="d", requests_per_minute=60, tokens_per_minut
 
 
 def test_the_most_that_an_answer_may_have_is_set_aside_and_the_rest_given_back() -> None:
-    rates = Rates(lambda: 1)
+    rates = Rates("g", lambda: 1)
     assert rates.admit(KEY, CLAIM, 0.0).refusal is None
     refused = rates.admit(KEY, CLAIM, 0.0)
     assert refused.refusal is not None
@@ -253,21 +254,87 @@ def test_the_most_that_an_answer_may_have_is_set_aside_and_the_rest_given_back()
     assert dict(rates.admit(KEY, CLAIM, 0.0).headers)[b"x-ratelimit-remaining-tokens"] == b"80"
 
 
+LIMITED = Caller(account="user_1", key="d", requests_per_minute=24)
+TELL_EACH = 3
+"""Tenths of a second between what a gateway tells, and one more until it is heard."""
+
+
+def admitted(everywhere: list[Rates], asked: list[list[int]]) -> list[float]:
+    """Return when requests were let through, of those asked in each tenth of a second."""
+    passed: list[float] = []
+    for tenth, at in enumerate(asked):
+        now_s = tenth / 10
+        if tenth % TELL_EACH == 0:
+            for told in [each.take_untold(now_s) for each in everywhere]:
+                for other in everywhere:
+                    other.hear(told, now_s)
+        passed += [
+            now_s
+            for gateway in at
+            if everywhere[gateway].admit(LIMITED, CLAIM, now_s).refusal is None
+        ]
+    return passed
+
+
+def gateways_of(count: int) -> list[Rates]:
+    return [Rates(f"g{number}", lambda: count) for number in range(count)]
+
+
 @pytest.mark.parametrize("gateways", [1, 2, 3, 8])
-def test_all_gateways_together_let_through_what_the_limit_says(gateways: int) -> None:
-    everywhere = [Rates(lambda: gateways) for _ in range(gateways)]
-    asked = KEY.__class__(account="user_1", key="d", requests_per_minute=24)
-    admitted = [
-        now_s
-        for now_s in (each / 10 for each in range(3000))
-        for rates in everywhere
-        if rates.admit(asked, CLAIM, now_s).refusal is None
+def test_who_asks_everywhere_at_once_gets_the_limit_and_no_more_than_the_bound(
+    gateways: int,
+) -> None:
+    asked = [list(range(gateways)) * 2] * 3000
+    passed = admitted(gateways_of(gateways), asked)
+    assert len(passed) == pytest.approx(24 + 24 * 5, abs=gateways + 1)
+    for began in range(0, 3000, 5):
+        for tenths in (10, 100, 600):
+            inside = [each for each in passed if began <= each * 10 < began + tenths]
+            assert len(inside) <= 24 * (1 + tenths / 600) + gateways
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_however_requests_come_the_bound_of_late_news_holds(seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311 - the same each time
+    gateways = chance.choice([2, 3, 8])
+    asked = [
+        [chance.randrange(gateways) for _ in range(chance.choice([0, 0, 0, 0, 1, 30]))]
+        for _ in range(3000)
     ]
-    assert len([each for each in admitted if each == 0]) == gateways
-    for began_s in range(0, 240, 7):
-        in_a_minute = [each for each in admitted if began_s <= each < began_s + 60]
-        assert len(in_a_minute) <= 2 * 24
-    assert len(admitted) == pytest.approx(24 + 24 * 5, abs=gateways)
+    passed = admitted(gateways_of(gateways), asked)
+    assert len(passed) <= 24 * (2 + 3000 / 600) + gateways
+    for began in range(0, 3000, 5):
+        for tenths in (10, 100, 600):
+            inside = [each for each in passed if began <= each * 10 < began + tenths]
+            assert len(inside) <= 24 * (2 + tenths / 600) + gateways
+
+
+@pytest.mark.parametrize("gateways", [1, 2, 8])
+def test_who_stays_at_one_of_many_gateways_gets_the_whole_limit(gateways: int) -> None:
+    passed = admitted(gateways_of(gateways), [[0]] * 3000)
+    assert len(passed) == pytest.approx(24 + 24 * 5, abs=gateways)
+    moderate = admitted(
+        gateways_of(gateways), [[0] if tenth % 30 == 0 else [] for tenth in range(3000)]
+    )
+    assert len(moderate) == 100
+
+
+@pytest.mark.parametrize("gateways", [2, 8])
+def test_gateways_that_do_not_hear_each_other_add_the_limit_at_most_once_at_first(
+    gateways: int,
+) -> None:
+    everywhere = gateways_of(gateways)
+    passed = [each for each in everywhere for _ in range(48) if is_let_through(each, 0.0)]
+    assert len(passed) <= 24
+    told = [each.take_untold(0.9) for each in everywhere]
+    for each in everywhere:
+        for one in told:
+            each.hear(one, 0.9)
+        assert not is_let_through(each, 1.0)
+
+
+def is_let_through(at: Rates, now_s: float) -> bool:
+    return at.admit(LIMITED, CLAIM, now_s).refusal is None
 
 
 @pytest.mark.parametrize(
@@ -276,6 +343,36 @@ def test_all_gateways_together_let_through_what_the_limit_says(gateways: int) ->
 )
 def test_times_are_shown_as_openai_shows_them(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
+
+
+async def test_what_one_gateway_lets_through_the_others_know_of(
+    site: Site, neuron: Neuron, keys: Keys
+) -> None:
+    assert neuron in site.neurons
+    await changed(keys, requests_per_minute=6)
+    gateways = [await site.process(HELEXA_GATEWAY_OPEN="false") for _ in range(2)]
+    first, second = (site.http(each, SECRET) for each in gateways)
+    for http in (first, second):
+        await until_status(http, 200)
+    answers = [await post_in_turn(first) for _ in range(6)]
+    assert {each.status_code for each in answers} == {200}
+    assert (await first.post(CHAT, json=OK)).status_code == 429
+    passed = 0
+    while (await second.post(CHAT, json=OK)).status_code == 200:
+        passed += 1
+    # One may pass before the last of six is told of; without being told, three would.
+    assert passed <= 1
+
+
+async def post_in_turn(http: httpx.AsyncClient) -> httpx.Response:
+    """Ask as a client that is told to wait does, only sooner."""
+    async with asyncio.timeout(20):
+        while True:
+            answer = await http.post(CHAT, json=OK)
+            if answer.status_code != 429:
+                return answer
+            assert int(answer.headers["retry-after"]) <= 10
+            await asyncio.sleep(0.1)
 
 
 async def test_until_the_copy_has_caught_up_the_servers_are_asked(site: Site, keys: Keys) -> None:

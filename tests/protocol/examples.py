@@ -9,6 +9,8 @@ from helexa.protocol.messages.accounts import (
     Budget,
     Challenge,
     KeyGrant,
+    KeyUse,
+    KeyUses,
     Session,
     User,
 )
@@ -274,6 +276,10 @@ EXAMPLES |= {
             status="active",
             created_ms=1_700_000_000_000,
             password_edition=2,
+        ),
+        KeyUses(
+            gateway="gate",
+            uses=(KeyUse(key="0" * 64, kind="tokens", limit=1000, amount=-12),),
         ),
         AddressClaim(user_id="user_1", claimed_ms=1_700_000_000_000),
         Session(

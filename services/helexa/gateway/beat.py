@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
-"""What a gateway says of itself each second: that it lives, and what it saw."""
+"""What a gateway says of itself: each second that it lives and what it saw, sooner what it used."""
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 
 from helexa.bus.client import Bus
 from helexa.gateway.leases import Leases
 from helexa.gateway.outcomes import Outcomes
 from helexa.gateway.peers import BEAT_S
+from helexa.gateway.rates import Rates
 from helexa.protocol import subjects
 from helexa.protocol.errors import HelexaError
 from helexa.protocol.messages.routing import Feedback, GatewayBeat
+
+TELL_S = 0.25
+"""How long what was used of the limits of keys stays untold."""
 
 
 class Pulse:
@@ -54,3 +59,13 @@ class Pulse:
                 feedback = Feedback(gateway=self._me, outcomes=outcomes, leased=leased)
                 with contextlib.suppress(HelexaError):
                     await self._bus.publish(subjects.FEEDBACK, feedback, gateway=self._me)
+
+
+async def tell_uses(bus: Bus, me: str, rates: Rates) -> None:
+    """Tell the other gateways what is used here of the limits of keys, until cancelled."""
+    while True:
+        await rates.has_news.wait()
+        await asyncio.sleep(TELL_S)
+        told = rates.take_untold(time.monotonic())
+        with contextlib.suppress(HelexaError):
+            await bus.publish(subjects.KEY_USES, told, gateway=me)

@@ -14,7 +14,7 @@ from helexa.bus.service import Service
 from helexa.bus.workqueue import WorkQueue
 from helexa.gateway.attempts import Attempts, Patience
 from helexa.gateway.authority import Authority
-from helexa.gateway.beat import Pulse
+from helexa.gateway.beat import Pulse, tell_uses
 from helexa.gateway.bulk import BulkDesk
 from helexa.gateway.catalogue import Catalogue
 from helexa.gateway.claims import Claims
@@ -41,6 +41,7 @@ from helexa.process.metrics import Metrics
 from helexa.process.version import software_version
 from helexa.protocol import resources, subjects
 from helexa.protocol.errors import ShuttingDownError
+from helexa.protocol.messages.accounts import KeyUses
 from helexa.protocol.messages.models import ModelConfig
 from helexa.protocol.messages.routing import GatewayBeat
 from helexa.protocol.reports import NeuronReport
@@ -72,6 +73,7 @@ class Gateway:
         self._settings = settings
         self._fleet = Fleet()
         self._peers = Peers(me, time.monotonic())
+        self._rates = Rates(me, lambda: self._peers.count(time.monotonic()))
         self._lines = Lines(self._bounds, self._seats)
         self._fleet.on_news(self._lines.wake)
         self._inbox = Inbox(bus, me)
@@ -112,7 +114,7 @@ class Gateway:
             fleet=self._fleet,
             outcomes=outcomes,
             authority=authority,
-            rates=Rates(lambda: self._peers.count(time.monotonic())),
+            rates=self._rates,
             limits=Limits(
                 settings.heartbeat_s,
                 settings.idle_timeout_s,
@@ -137,8 +139,10 @@ class Gateway:
         await self._service.serve(subjects.CLAIM, self._claims.claim, gateway=self._inbox.me)
         await hear_reports(self.bus, self._take_report)
         await self.bus.subscribe(subjects.GATEWAY_BEAT, self._take_beat)
+        await self.bus.subscribe(subjects.KEY_USES, self._take_uses)
         life.run("catalogue", self._mirror.run())
         life.run("beat", self._pulse.run())
+        life.run("key_uses", tell_uses(self.bus, self._inbox.me, self._rates))
         life.run("readers", self._inbox.pulse(self._settings.heartbeat_s / PULSES_A_HEARTBEAT))
         await ensure_resources(self.bus, Role.GATEWAY, durability_of(self._settings))
         self.listens.set()
@@ -211,6 +215,9 @@ class Gateway:
     def _take_beat(self, beat: GatewayBeat) -> None:
         self._hear()
         self._peers.take(beat, time.monotonic())
+
+    def _take_uses(self, uses: KeyUses) -> None:
+        self._rates.hear(uses, time.monotonic())
 
     def _hear(self) -> None:
         now = time.monotonic()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
+from helexa.protocol.messages.accounts import KeyUses
 from helexa.protocol.messages.base import AnyMessage, Message
 from helexa.protocol.messages.bulk import ClaimRequest
 from helexa.protocol.messages.events import MetricsReport, StateEvent
@@ -278,6 +279,13 @@ FEEDBACK = Event(
     _roles(Role.GATEWAY),
     _roles(Role.SCHEDULER, Role.ADMIN),
 )
+KEY_USES = Event(
+    "helexa.gateway.{gateway}.key_uses",
+    KeyUses,
+    _roles(Role.GATEWAY),
+    _roles(Role.GATEWAY),
+)
+"""So that each gateway knows what is left of the limits of a key."""
 NOTICE = Event(
     "helexa.provisioner.notice",
     ShutdownNotice,
@@ -309,6 +317,7 @@ EVENTS: tuple[Event[Any], ...] = (
     NEURON_STATUS,
     GATEWAY_BEAT,
     FEEDBACK,
+    KEY_USES,
     NOTICE,
     USAGE,
     METRICS,

@@ -4,7 +4,7 @@
 `KeyGrant` is for gateways. The rest is for the portals of a site alone.
 """
 
-from helexa.protocol.messages.base import Record
+from helexa.protocol.messages.base import Message, Record
 
 
 class Scope:
@@ -75,6 +75,26 @@ class KeyGrant(Record):
     """Good for nothing for now, because its account is."""
     revoked_ms: int | None = None
     """Unix time from which on it is good for nothing, for ever."""
+
+
+class KeyUse(Message):
+    """What a gateway has let through of what a limit of a key allows."""
+
+    key: str
+    """SHA-256 of the key, in hexadecimal."""
+    kind: str
+    """`requests` or `tokens`."""
+    limit: int
+    """In a minute, over all gateways."""
+    amount: int
+    """Negative where more was set aside before than was used."""
+
+
+class KeyUses(Message):
+    """What a gateway has let through since it last told the others."""
+
+    gateway: str
+    uses: tuple[KeyUse, ...]
 
 
 class UserRole:
