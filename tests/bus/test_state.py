@@ -183,6 +183,46 @@ async def test_a_mirror_sees_changes_at_once_after_the_broker_was_restarted(
     running.cancel()
 
 
+async def test_a_mirror_that_checks_misses_nothing_when_its_watch_falls_silent(site: Bus) -> None:
+    bucket = Bucket(site, resources.MODELS, ModelConfig)
+    await bucket.put("old", model("old"))
+    mirror = Mirror(bucket, checks=True)
+    running = asyncio.create_task(mirror.run())
+    await asyncio.wait_for(mirror.wait_fresh(), 10)
+    for consumer in await site.jetstream.consumers_info("KV_models"):
+        await site.jetstream.delete_consumer("KV_models", consumer.name)
+    began = asyncio.get_running_loop().time()
+    waiting = asyncio.create_task(until(mirror, "new"))
+    await asyncio.sleep(0)
+    await bucket.put("new", model("new"))
+    assert await waiting == model("new")
+    # Without the checks it takes more than ten seconds.
+    assert asyncio.get_running_loop().time() - began < 4
+    assert mirror.is_fresh
+    running.cancel()
+
+
+async def test_a_mirror_that_checks_lets_be_what_has_been_purged(site: Bus) -> None:
+    bucket = Bucket(site, resources.MODELS, ModelConfig)
+    await bucket.put("old", model("old"))
+    await site.jetstream.purge_stream("KV_models")
+    mirror = Mirror(bucket, checks=True)
+    running = asyncio.create_task(mirror.run())
+    await asyncio.wait_for(mirror.wait_fresh(), 10)
+    watches: list[str] = []
+    await site.subscribe_raw(
+        "$JS.API.CONSUMER.CREATE.KV_models.>", lambda subject, _: watches.append(subject)
+    )
+    asked: asyncio.Queue[str] = asyncio.Queue()
+    await site.subscribe_raw(
+        "$JS.API.STREAM.INFO.KV_models", lambda subject, _: asked.put_nowait(subject)
+    )
+    for _ in range(5):
+        await asyncio.wait_for(asked.get(), 10)
+    assert len(watches) <= 1
+    running.cancel()
+
+
 async def test_leadership_passes_on_at_once_when_a_leader_leaves(site: Bus) -> None:
     first, second = Lease(site, "role", "one"), Lease(site, "role", "two")
     leading = asyncio.create_task(first.run())

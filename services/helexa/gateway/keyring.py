@@ -64,7 +64,7 @@ class Keyring:
         """Follow from `run` on; while keys cannot be read, whoever has one waits `wait_s`."""
         self._bus = bus
         self._wait_s = max(wait_s, SHORTEST_WAIT_S)
-        self._mirror = Mirror(Bucket(bus, resources.KEYS, KeyGrant))
+        self._mirror = Mirror(Bucket(bus, resources.KEYS, KeyGrant), checks=True)
         self._mirror.on_change(self._take)
         self._known: dict[str, Known] = {}
 

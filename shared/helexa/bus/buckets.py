@@ -19,11 +19,15 @@ from helexa.protocol.codec import pack, unpack
 from helexa.protocol.errors import ConflictError, HelexaError, UnavailableError
 from helexa.protocol.messages.base import Message
 from helexa.protocol.naming import decode_token, encode_token
+from helexa.protocol.subjects import bucket_stream
 
 _log = logging.getLogger(__name__)
 
 RecordT = TypeVar("RecordT", bound=Message)
 RETRY_S = 0.5
+CHECK_S = 1.0
+UNDERWAY_S = 0.25
+"""How long an update may be on its way."""
 WATCH_IDLE_S = 30.0
 """The server forgets a watch that its reader has left."""
 
@@ -109,11 +113,19 @@ class Mirror(Generic[RecordT]):
     After each reconnection the watch is rebuilt at once: a watch that merely goes on can stay
     silent for many seconds (measured). Until the rebuilt one has caught up `is_fresh` is false and
     `get` asks the server.
+
+    A watch can fall silent without that: with the server that fed it, in a cluster. nats-py finds
+    out after ten seconds; where that is too long, `checks` compares with the bucket each second.
     """
 
-    def __init__(self, bucket: Bucket[RecordT]) -> None:
+    def __init__(self, bucket: Bucket[RecordT], *, checks: bool = False) -> None:
         """Mirror `bucket` from `run` on."""
         self.bucket = bucket
+        self._checks = checks
+        self._heard = 0
+        """The highest revision that the watch has told of."""
+        self._missed = 0
+        """The highest one that was looked for in vain; it may have been purged."""
         self._entries: dict[str, Entry[RecordT]] = {}
         self._learned: dict[str, int] = {}
         """Revisions that this process wrote, which the watch may not have told of yet."""
@@ -162,6 +174,12 @@ class Mirror(Generic[RecordT]):
 
     async def run(self) -> None:
         """Keep the copy up to date until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            if self._checks:
+                group.create_task(self._check())
+            await self._keep()
+
+    async def _keep(self) -> None:
         while True:
             self._rebuild.clear()
             try:
@@ -182,6 +200,7 @@ class Mirror(Generic[RecordT]):
         seen: set[str] = set()
         is_caught_up = False
         self._learned.clear()
+        self._heard = 0
         try:
             while not rebuild.done():
                 update = asyncio.create_task(watcher._updates.get())  # noqa: SLF001 - see below
@@ -212,6 +231,7 @@ class Mirror(Generic[RecordT]):
     def _apply(self, entry: KeyValue.Entry, seen: set[str]) -> None:
         key = decode_token(entry.key)
         seen.add(key)
+        self._heard = max(self._heard, entry.revision or 0)
         if (entry.revision or 0) < self._learned.get(key, 0):
             return
         self._learned.pop(key, None)
@@ -236,6 +256,30 @@ class Mirror(Generic[RecordT]):
             self._entries[key] = entry
         for listener in self._listeners:
             listener(key, entry.value if entry else None)
+
+    async def _check(self) -> None:
+        """Rebuild the watch when the bucket holds what it has not told of."""
+        while True:
+            await asyncio.sleep(CHECK_S)
+            if not self.is_fresh:
+                continue
+            last = await self._last_revision()
+            if last <= max(self._heard, self._missed):
+                continue
+            await asyncio.sleep(UNDERWAY_S)
+            if last > self._heard:
+                _log.warning("watch_is_silent", extra={"bucket": self.bucket.declared.name})
+                self._missed = last
+                await self._on_reconnected()
+
+    async def _last_revision(self) -> int:
+        """Return the bucket's last revision, 0 where it cannot be asked now."""
+        name = bucket_stream(self.bucket.declared.name)
+        try:
+            async with asyncio.timeout(CHECK_S):
+                return (await self.bucket.bus.jetstream.stream_info(name)).state.last_seq
+        except (TimeoutError, nats.errors.Error):
+            return 0
 
     async def _on_reconnected(self) -> None:
         self._fresh.clear()
