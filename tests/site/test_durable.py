@@ -9,7 +9,14 @@ from helexa.bus.client import Bus
 from helexa.bus.lease import Holder
 from helexa.bus.resources import Durability, ensure_resources
 from helexa.bus.tokenlog import append, last_sequence, read_log
+from helexa.gateway.authority import digest_of
+from helexa.gateway.keyring import Keyring
+from helexa.portal.accounts.audit import Audit
+from helexa.portal.accounts.keys import ApiKeys
+from helexa.portal.accounts.sessions import Sessions
+from helexa.portal.accounts.terms import KeyTerms
 from helexa.protocol import resources
+from helexa.protocol.messages.accounts import User
 from helexa.protocol.naming import encode_token, random_id
 from helexa.protocol.subjects import Role
 
@@ -120,3 +127,35 @@ async def test_events_are_kept_and_read_by_the_admin(site: Site) -> None:
         )
 
         assert (await events.next_msg(5)).data == b"{}"
+
+
+async def test_keys_are_made_by_the_portal_and_read_by_gateways(site: Site) -> None:
+    await create_all(site)
+    user = User(user_id=random_id(), portal="p", address="a@b.org", password_hash="x")
+    async with site.bus(Role.PORTAL) as portal, site.bus(Role.GATEWAY) as gateway:
+        keys, keyring = ApiKeys(portal, Audit(portal)), Keyring(gateway, wait_s=5)
+        following = [asyncio.create_task(each.run()) for each in (keys, keyring)]
+        async with asyncio.timeout(20):
+            while not keys.is_fresh:
+                await asyncio.sleep(0.01)
+            made = await keys.create(user, KeyTerms())
+            while not (caller := await keyring.find(digest_of(made.secret))):
+                await asyncio.sleep(0.01)
+        session = await Sessions(portal).open(user, 0)
+        assert await Sessions(portal).find(session.secret) == session.session
+        for task in following:
+            task.cancel()
+        await asyncio.gather(*following, return_exceptions=True)
+        kept = await portal.jetstream.stream_info("KV_sessions")
+
+    assert (caller.account, caller.portal) == (user.user_id, "p")
+    assert kept.config.max_age == resources.SESSION_S
+
+
+async def test_a_gateway_neither_makes_keys_nor_reads_accounts(site: Site) -> None:
+    await create_all(site)
+    async with site.user(Role.GATEWAY) as user:
+        await user.client.publish("$KV.keys.abc", b"forged")
+        await user.client.publish("$JS.API.DIRECT.GET.KV_accounts.$KV.accounts.x", b"")
+        await user.client.publish("$JS.API.STREAM.UPDATE.KV_keys", b"{}")
+        assert len(await user.refused()) == 3
