@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 from helexa.gateway.settings import GatewaySettings
 from helexa.process.settings import SocketAddress
 from helexa.protocol.errors import ForbiddenError, UnauthorizedError
-from helexa.protocol.messages.accounts import ALL_SCOPES
+from helexa.protocol.messages.accounts import ALL_SCOPES, Budget
 from helexa.protocol.messages.execution import TokenUsage
 from helexa.site.connect import data_dir_of
 from helexa.site.files import create_secret, read_secret
@@ -38,6 +38,10 @@ class Caller:
     """Whether it may go before others by saying that it is urgent."""
     key: str = ""
     """SHA-256 of the key, where that is not the account."""
+    key_id: str = ""
+    """Names the key to its portal."""
+    budget: Budget | None = None
+    """What the key may spend, which is its portal's to see to."""
     scopes: frozenset[str] = frozenset(ALL_SCOPES)
     models: frozenset[str] | None = None
     """The only ones it may ask, by name or alias."""

@@ -36,6 +36,8 @@ class Known:
             yields=grant.yields,
             may_claim_priority=grant.may_claim_priority,
             key=digest,
+            key_id=grant.key_id,
+            budget=grant.budget,
             scopes=frozenset(grant.scopes),
             models=None if grant.models is None else frozenset(grant.models),
             requests_per_minute=grant.requests_per_minute,
