@@ -6,7 +6,7 @@ a UUID, a datetime without a zone), for which msgspec finds a text.
 """
 
 import hashlib
-from typing import TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 import msgpack
 import msgspec
@@ -18,6 +18,7 @@ from helexa.protocol.messages.models import ModelId
 
 MessageT = TypeVar("MessageT", bound=AnyMessage)
 ModelT = TypeVar("ModelT", bound=Message)
+RecordT = TypeVar("RecordT", bound=HotMessage)
 
 Plain = None | bool | int | float | str | bytes | list["Plain"] | dict[str, "Plain"]
 """What msgpack itself can carry."""
@@ -128,6 +129,45 @@ def unpack_canonical(data: bytes) -> Signable:
     raise MalformedError("the record is not in canonical form")
 
 
+class Canonical(Generic[RecordT]):
+    """Structs of one type, or of one union of types, in their only valid encoding.
+
+    The same bytes as `pack_canonical` of a map with their fields, at a tenth of its cost. Neither
+    floats nor `None` may stand in a field that is written.
+    """
+
+    def __init__(self, kind: object) -> None:
+        """Read and write what is a `kind`."""
+        self._decoder = cast(
+            "msgspec.msgpack.Decoder[RecordT]", msgspec.msgpack.Decoder(cast("type", kind))
+        )
+
+    def pack(self, record: RecordT) -> bytes:
+        """Return the encoding of `record`.
+
+        Raises:
+            MalformedError: a number in it has no encoding.
+        """
+        try:
+            return _CANONICAL_ENCODER.encode(record)
+        except OverflowError as error:
+            raise MalformedError("a number is out of range") from error
+
+    def unpack(self, data: bytes) -> RecordT:
+        """Return the record in `data`, with its fields checked.
+
+        Raises:
+            MalformedError: not a record of this type, or not in canonical form.
+        """
+        try:
+            record = self._decoder.decode(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise MalformedError(str(error)) from error
+        if _CANONICAL_ENCODER.encode(record) != data:
+            raise MalformedError("the record is not in canonical form")
+        return record
+
+
 class _Packing:
     """Packs with one packer as long as its buffer, which never shrinks, is small."""
 
@@ -148,6 +188,7 @@ _DECODER = msgspec.msgpack.Decoder()
 _ENCODER = msgspec.msgpack.Encoder()
 _HOT_DECODERS: dict[type[object], msgspec.msgpack.Decoder[object]] = {}
 _HOT_ENCODER = msgspec.msgpack.Encoder(enc_hook=_write_name)
+_CANONICAL_ENCODER = msgspec.msgpack.Encoder(order="sorted")
 _SORTING_ENCODER = msgspec.msgpack.Encoder(order="deterministic")
 
 
