@@ -86,7 +86,7 @@ def subjects_page() -> str:
     ]
     lines += [
         f"| `{each.name}` | {', '.join(f'`{one}`' for one in each.subjects)} | {each.storage} "
-        f"| {each.max_bytes // resources.MIB} MiB | {each.max_age_s:.0f} s |"
+        f"| {_bound(each)} | {f'{each.max_age_s:.0f} s' if each.max_age_s else 'for ever'} |"
         for each in resources.STREAMS
     ]
     lines += [
@@ -102,6 +102,12 @@ def subjects_page() -> str:
         for each in resources.BUCKETS
     ]
     return "\n".join([*lines, "", *_permissions()]) + "\n"
+
+
+def _bound(stream: resources.Stream) -> str:
+    if stream.max_bytes == resources.UNBOUNDED:
+        return "none"
+    return f"{stream.max_bytes // resources.MIB} MiB"
 
 
 def _permissions() -> list[str]:

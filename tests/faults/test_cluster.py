@@ -16,8 +16,9 @@ from tests.faults.engine import PacedEngine, paced_engine
 from tests.faults.order import Order
 from tests.faults.streams import Stream
 
+from helexa.bus.batches import Kept
 from helexa.bus.client import Bus
-from helexa.bus.tokenlog import Kept, read_matching
+from helexa.bus.tokenlog import read_matching
 from helexa.protocol import resources, subjects
 from helexa.protocol.frames import CONTROL_AUTHOR, unpack_frame
 from helexa.protocol.subjects import Role

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from tests.faults.cluster import RunningCluster, cluster
 
+from helexa.bus.batches import Kept
 from helexa.bus.client import Bus
 from helexa.bus.resources import Durability, ensure_resources
-from helexa.bus.tokenlog import Kept, last_sequence, read_log, read_matching
+from helexa.bus.tokenlog import last_sequence, read_log, read_matching
 from helexa.protocol import resources, subjects
 from helexa.protocol.errors import UnavailableError
 from helexa.protocol.naming import random_id

@@ -57,6 +57,8 @@ def messages() -> Iterator[Rule]:
         yield Rule(author, frozenset({Role.NEURON}), frozenset({Role.GATEWAY}), neuron)
     control = subject_of(subjects.TOKENS, home="g1", author=CONTROL_AUTHOR, request="abc")
     yield Rule(control, frozenset({Role.GATEWAY}), frozenset({Role.GATEWAY}))
+    portal = frozenset({Role.PORTAL})
+    yield Rule(subject_of(subjects.LEDGER, portal="p1"), portal, portal)
     yield Rule(subject_of(subjects.BULK, model="m1"), frozenset({Role.GATEWAY}), NOBODY)
 
 

@@ -15,8 +15,9 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from helexa.bus.batches import Kept
 from helexa.bus.client import Bus
-from helexa.bus.tokenlog import Kept, read_log, read_matching
+from helexa.bus.tokenlog import read_log, read_matching
 from helexa.protocol import subjects
 from helexa.protocol.errors import HelexaError
 from helexa.protocol.subjects import pattern_of, subject_of

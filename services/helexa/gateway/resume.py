@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 
-from helexa.bus.tokenlog import Kept
+from helexa.bus.batches import Kept
 from helexa.gateway.answer import Answer
 from helexa.gateway.authority import Caller
 from helexa.gateway.desk import Desk

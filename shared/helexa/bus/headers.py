@@ -16,6 +16,8 @@ TRACEPARENT_HEADER = "traceparent"
 ERROR_CODE_HEADER = "Nats-Service-Error-Code"
 ERROR_HEADER = "Nats-Service-Error"
 EXPECTED_LAST_SEQUENCE_HEADER = "Nats-Expected-Last-Subject-Sequence"
+EXPECTED_STREAM_SEQUENCE_HEADER = "Nats-Expected-Last-Sequence"
+EXPECTED_STREAM_HEADER = "Nats-Expected-Stream"
 
 STATUS = "Status"
 """Under this name a server's own word about a message is found, for example 503."""

@@ -30,11 +30,13 @@ class Lease:
     orders carries `fence`, which rises with each holder, and the receiver refuses a lower one.
     """
 
-    def __init__(self, bus: Bus, name: str, instance: str) -> None:
-        """Name the lease and the claimant; `run` claims it."""
+    def __init__(
+        self, bus: Bus, name: str, instance: str, *, bucket: resources.Bucket = resources.LEASES
+    ) -> None:
+        """Name the lease, the claimant and where leases are kept; `run` claims it."""
         self.name = name
         self.instance = instance
-        self._bucket = Bucket(bus, resources.LEASES, Holder)
+        self._bucket = Bucket(bus, bucket, Holder)
         self._revision: int | None = None
         self._changed = asyncio.Condition()
         self._expires_at = 0.0
@@ -71,7 +73,7 @@ class Lease:
             self._revision = await self._bucket.replace(
                 self.name, Holder(instance=self.instance), self._revision
             )
-            self._expires_at = asked_at + (resources.LEASES.ttl_s or 0)
+            self._expires_at = asked_at + (self._bucket.declared.ttl_s or 0)
         except ConflictError:
             self._revision = await self._own_revision()
         except HelexaError as error:

@@ -136,6 +136,8 @@ def _stream_config(stream: resources.Stream, durability: Durability) -> api.Stre
         num_replicas=durability.replicas,
         allow_direct=True,
         no_ack=stream.no_ack,
+        deny_delete=stream.append_only,
+        deny_purge=stream.append_only,
         persist_mode=api.PersistMode.ASYNC if background else None,
     )
 

@@ -7,21 +7,19 @@ import json
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 
 import nats.errors
 import nats.js.errors
 from nats.js import api
 
 from helexa.bus import headers
+from helexa.bus.batches import BATCH, BATCH_DEADLINE_S, Kept, read_batch
 from helexa.bus.client import Bus
 from helexa.protocol import resources, subjects
 from helexa.protocol.errors import ConflictError, UnavailableError
 
-BATCH = 1024
 CONSUMER_IDLE_S = 30.0
 """The server forgets a consumer that its reader has left."""
-BATCH_DEADLINE_S = 5.0
 LEADER_DEADLINE_S = 1.0
 CREATE_DEADLINE_S = 1.5
 CREATE_ATTEMPTS = 2
@@ -29,17 +27,7 @@ CATCH_UP_S = 5.0
 """A copy of the log that lags behind gets so long."""
 CATCH_UP_EVERY_S = 0.05
 NOTHING_MISSING = sys.maxsize
-END_OF_BATCH = "204"
-NOT_FOUND = "404"
 WRONG_LAST_SEQUENCE = 10071
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A kept message and its place in the log."""
-
-    data: bytes
-    sequence: int
 
 
 async def read_log(bus: Bus, subject: str) -> list[Kept]:
@@ -53,7 +41,8 @@ async def read_log(bus: Bus, subject: str) -> list[Kept]:
     async def read() -> int:
         pending = True
         while pending:
-            batch, pending = await _read_batch(bus, subject, kept[-1].sequence + 1 if kept else 1)
+            start = kept[-1].sequence + 1 if kept else 1
+            batch, pending = await read_batch(bus, resources.TOKENS.name, subject, start)
             kept.extend(batch)
         return kept[-1].sequence if kept else 0
 
@@ -157,34 +146,6 @@ async def _consumer(bus: Bus, pattern: str, start: int) -> AsyncIterator[api.Con
     finally:
         with contextlib.suppress(TimeoutError, nats.errors.Error):
             await bus.jetstream.delete_consumer(stream, consumer.name)
-
-
-async def _read_batch(bus: Bus, subject: str, start: int) -> tuple[list[Kept], bool]:
-    inbox = bus.client.new_inbox()
-    arrived: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue()
-    subscription = await bus.client.listen(
-        inbox, lambda _, __, data, block: arrived.put_nowait((data, block))
-    )
-    query = {"seq": start, "next_by_subj": subject, "batch": BATCH}
-    kept: list[Kept] = []
-    try:
-        await bus.client.publish(
-            subjects.direct_get(resources.TOKENS.name), json.dumps(query).encode(), reply=inbox
-        )
-        async with asyncio.timeout(BATCH_DEADLINE_S):
-            while True:
-                data, block = await arrived.get()
-                fields = headers.decode(block)
-                status = fields.get(headers.STATUS)
-                if status is not None:
-                    if status not in (END_OF_BATCH, NOT_FOUND):
-                        raise UnavailableError(f"the token log answered {status}")
-                    return kept, len(kept) == BATCH
-                kept.append(Kept(data, int(fields.get("Nats-Sequence", "0"))))
-    except (nats.errors.Error, TimeoutError) as error:
-        raise UnavailableError("the token log cannot be reached") from error
-    finally:
-        await subscription.unsubscribe()
 
 
 async def _create(bus: Bus, config: api.ConsumerConfig) -> api.ConsumerInfo:

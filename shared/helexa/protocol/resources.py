@@ -13,6 +13,9 @@ from helexa.protocol.subjects import Role
 
 Storage = Literal["file", "memory"]
 MIB = 1024 * 1024
+UNBOUNDED = -1
+DEFAULT_PORTAL = "default"
+"""The first portal of a site."""
 DAY_S = 86_400.0
 
 
@@ -35,6 +38,8 @@ class Stream:
     discard_new: bool = False
     """Refuse what does not fit instead of dropping the oldest."""
     no_ack: bool = False
+    append_only: bool = False
+    """Nothing can be taken out of it again, by nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +117,25 @@ EVENTS = Stream(
     owners=_roles(Role.PROVISIONER),
     readers=_roles(Role.PROVISIONER, Role.ADMIN),
 )
-STREAMS = (TOKENS, USAGE, BULK, EVENTS)
+
+
+def ledger_of(portal: str) -> Stream:
+    """Return the journal of a portal's ledger: one block of entries a message."""
+    return Stream(
+        name=subjects.ledger_stream(portal),
+        subjects=(subjects.subject_of(subjects.LEDGER, portal=portal),),
+        storage="file",
+        max_bytes=UNBOUNDED,
+        max_age_s=0.0,
+        owners=_roles(Role.PORTAL),
+        readers=_roles(Role.PORTAL),
+        discard_new=True,
+        append_only=True,
+    )
+
+
+LEDGER = ledger_of(DEFAULT_PORTAL)
+STREAMS = (TOKENS, USAGE, BULK, EVENTS, LEDGER)
 
 _ORCHESTRATOR = _roles(Role.PROVISIONER)
 _READERS = _roles(Role.GATEWAY, Role.SCHEDULER, Role.PROVISIONER, Role.PORTAL, Role.ADMIN)
@@ -145,6 +168,8 @@ SESSIONS = Bucket("sessions", _PORTAL, _PORTAL, _PORTAL, ttl_s=SESSION_S)
 """A `Session` a digest."""
 CHALLENGES = Bucket("challenges", _PORTAL, _PORTAL, _PORTAL, ttl_s=CHALLENGE_S)
 """A `Challenge` a digest."""
+PORTAL_LEASES = Bucket("portal_leases", _PORTAL, _PORTAL, _PORTAL, ttl_s=10.0)
+"""Which portal writes a ledger."""
 BUCKETS = (
     MODELS,
     NEURONS,
@@ -156,6 +181,7 @@ BUCKETS = (
     ADDRESSES,
     SESSIONS,
     CHALLENGES,
+    PORTAL_LEASES,
 )
 
 BODIES = ObjectStore(

@@ -409,6 +409,11 @@ def stream_taker_api(stream: str) -> list[str]:
     return [consumer_next(stream, "*"), f"$JS.ACK.{stream}.>"]
 
 
+def ledger_stream(portal: str) -> str:
+    """Return the stream that holds a portal's ledger."""
+    return f"LEDGER_{portal}"
+
+
 def erase(stream: str) -> str:
     """Return where single messages of `stream` are deleted."""
     return f"$JS.API.STREAM.MSG.DELETE.{stream}"

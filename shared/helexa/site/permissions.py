@@ -29,6 +29,12 @@ _WIDER = {
 }
 """What other tools subscribe to, in place of one `*` a token."""
 
+_APPENDED = {
+    Role.GATEWAY: (pattern_of(subjects.TOKENS, author=CONTROL_AUTHOR), subjects.ALL_BULK),
+    Role.PORTAL: (pattern_of(subjects.LEDGER),),
+}
+"""Streams that a role extends, without any message of its own on their subjects."""
+
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
@@ -124,9 +130,7 @@ def _messages_out(role: Role, neuron: str | None) -> Iterator[str]:
     for event in subjects.EVENTS:
         if role in event.publishers:
             yield pattern_of(event.subject, **own)
-    if role is Role.GATEWAY:
-        yield pattern_of(subjects.TOKENS, author=CONTROL_AUTHOR)
-        yield subjects.ALL_BULK
+    yield from _APPENDED.get(role, ())
     if neuron:
         yield pattern_of(subjects.TOKENS, author=neuron)
     if role is Role.ADMIN:
@@ -144,6 +148,8 @@ def _messages_in(role: Role, neuron: str | None) -> Iterator[str]:
     if role is Role.GATEWAY:
         yield pattern_of(subjects.TOKENS)
         yield subjects.TOKENS_LEADER
+    if role is Role.PORTAL:
+        yield pattern_of(subjects.LEDGER)
     if role in SERVICES:
         yield from subjects.discovery_patterns(f"helexa-{role}")
 
