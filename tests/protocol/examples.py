@@ -29,6 +29,7 @@ from helexa.protocol.messages.execution import (
     Timings,
     TokenUsage,
 )
+from helexa.protocol.messages.ledger import Posted, PostRequest
 from helexa.protocol.messages.models import (
     ModelCapability,
     ModelConfig,
@@ -179,6 +180,17 @@ EXAMPLES: dict[str, AnyMessage] = {
         SIGNED,
         DECISION,
         UsageBatch(records=(SIGNED,)),
+        PostRequest(command=b"command"),
+        Posted(
+            entry=b"entry",
+            is_new=True,
+            block=7,
+            block_hash=b"hash",
+            time_ms=1_770_000_000_000,
+            refusal="insufficient_funds",
+            message="The balance is too low.",
+            available=5,
+        ),
         Registration(descriptor=DESCRIPTOR, status=STATUS),
         Registered(heartbeat_interval_s=1.0),
         Departure(neuron_id="host-1", instance="abc", reason="SIGTERM"),

@@ -16,7 +16,7 @@ from helexa.bus.client import Bus
 from helexa.protocol.errors import ConflictError, UnavailableError
 from helexa.protocol.resources import Stream
 
-APPEND_S = 5.0
+APPEND_S = 2.0
 READ_BYTES = 4 * 1024 * 1024
 LOOK_S = 1.0
 """How often a reader looks for news that nobody has told of."""

@@ -56,6 +56,11 @@ class Lease:
         async with self._changed:
             await self._changed.wait_for(lambda: self.is_held)
 
+    async def wait_lost(self) -> None:
+        """Return when this replica does not lead, or not any more."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self.is_held)
+
     async def run(self) -> None:
         """Claim the lease, renew it, claim it again when it is lost; give it up when cancelled."""
         try:

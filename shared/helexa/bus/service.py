@@ -2,7 +2,6 @@
 """The serving side of requests: concurrent handlers, typed errors, discovery, orderly end."""
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -18,7 +17,7 @@ from helexa.bus.client import Bus
 from helexa.bus.context import DEADLINE, REQUEST_ID, SUBJECT, TRACEPARENT, Deadline
 from helexa.bus.deadlines import Deadlines, TaskLimit
 from helexa.bus.discovery import Identity, Tally
-from helexa.bus.subscription import Taker
+from helexa.bus.subscription import Taker, unsubscribe
 from helexa.protocol import subjects
 from helexa.protocol.codec import pack, unpack
 from helexa.protocol.errors import (
@@ -36,8 +35,6 @@ _log = logging.getLogger(__name__)
 
 DEFAULT_CONCURRENCY = 4096
 """Requests of one endpoint in work at once; more are refused as busy."""
-
-UNSUBSCRIBE_S = 2.0
 
 
 @dataclass(slots=True)
@@ -85,7 +82,7 @@ class Service:
         queue: str = "",
         concurrency: int = DEFAULT_CONCURRENCY,
         **tokens: str,
-    ) -> None:
+    ) -> Endpoint:
         """Answer `call` with `handler`; replicas that share `queue` share the requests."""
         endpoint = _endpoint(call, queue, tokens)
 
@@ -96,7 +93,7 @@ class Service:
             else:
                 self._start(endpoint, call, handler, asked)
 
-        await self._listen(endpoint, take)
+        return await self._listen(endpoint, take)
 
     async def serve_at_once(
         self,
@@ -128,7 +125,7 @@ class Service:
 
         await self._listen(endpoint, take)
 
-    async def _listen(self, endpoint: Endpoint, take: Taker) -> None:
+    async def _listen(self, endpoint: Endpoint, take: Taker) -> Endpoint:
         await self.bus.wait_connected()
         if not self._discovery:
             await self._announce()
@@ -136,13 +133,20 @@ class Service:
             endpoint.subject, take, queue=endpoint.queue
         )
         self.endpoints.append(endpoint)
+        return endpoint
+
+    async def withdraw(self, endpoint: Endpoint) -> None:
+        """Answer a call no more; what was accepted is finished."""
+        self.endpoints.remove(endpoint)
+        if endpoint.subscription is not None:
+            await unsubscribe(endpoint.subscription)
 
     async def drain(self, grace_s: float) -> None:
         """Accept no more, finish what was accepted within `grace_s`, refuse the rest."""
         if self.bus.is_connected:
             served = [e.subscription for e in self.endpoints if e.subscription is not None]
             # At once: a server that does not answer must not hold us up for each of them.
-            await asyncio.gather(*map(_unsubscribe, [*served, *self._discovery]))
+            await asyncio.gather(*map(unsubscribe, [*served, *self._discovery]))
         tasks = {task for endpoint in self.endpoints for task in endpoint.tasks}
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=grace_s)
@@ -292,8 +296,3 @@ def _enter(asked: _Asked) -> Deadline | None:
     deadline = Deadline.after(told.remaining_s)
     DEADLINE.set(deadline)
     return deadline
-
-
-async def _unsubscribe(subscription: Subscription) -> None:
-    with contextlib.suppress(nats.errors.Error, asyncio.TimeoutError):
-        await asyncio.wait_for(subscription.drain(), UNSUBSCRIBE_S)

@@ -25,6 +25,7 @@ from helexa.protocol.messages.execution import (
     ResendRequest,
     Resent,
 )
+from helexa.protocol.messages.ledger import Posted, PostRequest
 from helexa.protocol.messages.neurons import (
     Acknowledged,
     Capabilities,
@@ -240,6 +241,14 @@ DRAIN = Call(
     Role.NEURON,
     _roles(Role.PROVISIONER),
 )
+POST = Call(
+    "helexa.portal.{portal}.post",
+    PostRequest,
+    Posted,
+    Role.PORTAL,
+    _roles(Role.PORTAL),
+)
+"""A command for a portal's ledger; whichever replica writes it answers."""
 
 CALLS: tuple[Call[Any, Any], ...] = (
     SCHEDULE,
@@ -258,6 +267,7 @@ CALLS: tuple[Call[Any, Any], ...] = (
     CAPABILITIES,
     HEALTH,
     DRAIN,
+    POST,
 )
 """Every call."""
 

@@ -11,7 +11,7 @@ from tests.portal.ledger.histories import START_MS, History
 
 from helexa.portal.ledger import accounts
 from helexa.portal.ledger.audit import exported, verify
-from helexa.portal.ledger.block import read_block, sealed, time_after
+from helexa.portal.ledger.block import sealed, time_after
 from helexa.portal.ledger.commands import Deposit
 from helexa.portal.ledger.entries import Entry
 from helexa.portal.ledger.errors import DamagedError, LedgerInUseError, ProjectionVersionError
@@ -34,7 +34,7 @@ def next_block(history: History, commands: int = 60) -> Applied:
                 entries.append(answer.entry)
     data, head = sealed(LEDGER, state.head, time_after(state.head, history.time_ms), entries)
     state.head = head
-    return Applied(read_block(data), data, head, state.take_changes())
+    return Applied(entries, data, head, state.take_changes())
 
 
 def filled(projection: Projection, seed: int = 1, blocks: int = 12) -> History:
@@ -43,7 +43,7 @@ def filled(projection: Projection, seed: int = 1, blocks: int = 12) -> History:
     for _ in range(blocks):
         applied = next_block(history)
         projection.append([applied])
-        history.state.archived(applied.block.entries)
+        history.state.archived(applied.entries)
     return history
 
 
@@ -89,7 +89,7 @@ def test_a_block_that_is_not_taken_over_whole_is_not_taken_over(tmp_path: Path) 
         history = filled(projection)
         kept = projection.head()
         first, second = next_block(history), next_block(history)
-        twice = Applied(first.block, second.data, second.head, second.changes)
+        twice = Applied(first.entries, second.data, second.head, second.changes)
         with pytest.raises(Exception, match="UNIQUE"):
             projection.append([first, twice])
     with open_projection(tmp_path, LEDGER) as projection:
@@ -187,7 +187,7 @@ def test_a_statement_tells_what_happened_in_a_period(projection: Projection) -> 
         answer = plan(state, command, time_ms)
         assert isinstance(answer, Entered)
         data, state.head = sealed(LEDGER, state.head, time_ms, [answer.entry])
-        block = Applied(read_block(data), data, state.head, state.take_changes())
+        block = Applied([answer.entry], data, state.head, state.take_changes())
         projection.append([block])
     found = projection.statement(account, START_MS + 1_000, START_MS + 3_000)
     assert (found.opening, found.closing) == (10, 33)
@@ -206,7 +206,8 @@ def test_an_export_has_one_line_a_block_and_amounts_as_text(projection: Projecti
     assert [line["number"] for line in lines] == [1, 2, 3]
     assert lines[2]["previous"] == lines[1]["hash"]
     assert lines[2]["hash"] == history.state.head.hash.hex()
-    postings = [each for line in lines for entry in line["entries"] for each in entry.get("postings", [])]
+    entries = [entry for line in lines for entry in line["entries"]]
+    postings = [each for entry in entries for each in entry.get("postings", [])]
     assert sum(int(amount) for _, amount in postings) == 0
     assert all(isinstance(amount, str) for _, amount in postings)
 

@@ -14,6 +14,7 @@ from helexa.portal.ledger.accounts import (
     account_of,
 )
 from helexa.portal.ledger.items import Item
+from helexa.protocol.codec import Canonical
 from helexa.protocol.messages.base import HotMessage
 
 Posting = tuple[str, int]
@@ -64,6 +65,10 @@ class Entry(HotMessage, frozen=True, kw_only=True, omit_defaults=True):
     """What stands open no more."""
     facts: dict[str, str | int] = field(default_factory=dict)
     """What a reader wants to know besides."""
+
+
+ENTRIES: Canonical[Entry] = Canonical(Entry)
+"""Reads and writes entries."""
 
 
 class EntryError(ValueError):

@@ -8,12 +8,15 @@ that a crash leaves it at one block or the next.
 import fcntl
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from helexa.portal.ledger.block import Block
+from typing_extensions import override
+
+from helexa.portal.ledger.entries import Entry
 from helexa.portal.ledger.errors import DamagedError, LedgerError, LedgerInUseError
 from helexa.portal.ledger.items import ITEMS
 from helexa.portal.ledger.records import FILE, Records, check_version
@@ -27,7 +30,7 @@ DIRECTORY_MODE = 0o700
 class Applied:
     """A block that a state has taken over."""
 
-    block: Block
+    entries: Sequence[Entry]
     data: bytes
     head: Head
     changes: Changes
@@ -40,6 +43,9 @@ class Projection(Records):
         """Use two connections to one database, so that reading never waits for writing."""
         super().__init__(reader)
         self._writer = writer
+        self._writing = threading.Lock()
+        """SQLite ends the process when a connection is closed under another thread's hands."""
+        self._is_closed = False
         self._accounts = dict(writer.execute("SELECT name, number FROM accounts"))
         self._entries = int(writer.execute("SELECT count(*) FROM entries").fetchone()[0])
 
@@ -50,13 +56,24 @@ class Projection(Records):
             LedgerError: the disk or the database fails. Nothing was taken over; this object is of
                 no more use.
         """
-        try:
-            self._writer.execute("BEGIN IMMEDIATE")
-            for applied in blocks:
-                self._append(applied)
-            self._writer.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise LedgerError(f"the projection cannot be written: {error}") from error
+        with self._writing:
+            if self._is_closed:
+                raise LedgerError("the projection is closed")
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+                for applied in blocks:
+                    self._append(applied)
+                self._writer.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise LedgerError(f"the projection cannot be written: {error}") from error
+
+    @override
+    def close(self) -> None:
+        """Let go of the database, after what is being written."""
+        with self._writing:
+            self._is_closed = True
+            self._writer.close()
+            super().close()
 
     def _append(self, applied: Applied) -> None:
         head = applied.head
@@ -65,7 +82,7 @@ class Projection(Records):
             (head.number, head.hash, head.time_ms, applied.data),
         )
         self._write_balances(applied.changes)
-        self._write_entries(applied.block)
+        self._write_entries(head.number, applied.entries)
         items = applied.changes.items.items()
         self._writer.executemany(
             "INSERT OR REPLACE INTO items VALUES (?, ?)",
@@ -90,11 +107,11 @@ class Projection(Records):
             rows,
         )
 
-    def _write_entries(self, block: Block) -> None:
+    def _write_entries(self, block: int, added: Sequence[Entry]) -> None:
         entries, postings = [], []
-        for position, entry in enumerate(block.entries):
+        for position, entry in enumerate(added):
             self._entries += 1
-            entries.append((self._entries, block.number, position, entry.kind, entry.id))
+            entries.append((self._entries, block, position, entry.kind, entry.id))
             postings += [
                 (self._accounts[name], self._entries, amount) for name, amount in entry.postings
             ]
@@ -117,13 +134,12 @@ def open_projection(directory: Path, ledger: str) -> Iterator[Projection]:
             writer = connections.enter_context(closing(_connect(directory / FILE)))
             reader = connections.enter_context(closing(_connect(directory / FILE)))
             _prepare(writer, ledger)
-            projection = Projection(writer, reader)
-            found = projection.ledger
-            projection.head()
+            projection = connections.enter_context(closing(Projection(writer, reader)))
         except sqlite3.Error as error:
             raise DamagedError(f"{directory / FILE}: {error}") from error
-        if found != ledger:
-            raise DamagedError(f"{directory} has the ledger {found!r}")
+        if projection.ledger != ledger:
+            raise DamagedError(f"{directory} has the ledger {projection.ledger!r}")
+        projection.head()
         yield projection
 
 

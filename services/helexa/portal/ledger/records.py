@@ -3,7 +3,7 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -66,12 +66,15 @@ class Records:
             DamagedError: there is no ledger, or not a whole one.
             ProjectionVersionError: it is of another version of the software.
         """
-        try:
-            made = sqlite3.connect(f"file:{directory / FILE}?mode=ro", uri=True)
-            check_version(made)
+        with ExitStack() as failing:
+            try:
+                made = sqlite3.connect(f"file:{directory / FILE}?mode=ro", uri=True)
+                failing.enter_context(closing(made))
+                check_version(made)
+            except sqlite3.Error as error:
+                raise DamagedError(f"{directory / FILE} cannot be read: {error}") from error
+            failing.pop_all()
             return cls(made)
-        except sqlite3.Error as error:
-            raise DamagedError(f"{directory / FILE} cannot be read: {error}") from error
 
     def close(self) -> None:
         """Let go of the database."""
@@ -101,6 +104,15 @@ class Records:
             "SELECT block, position FROM entries WHERE id = ?", (command_id,)
         ).fetchone()
         return self._block(found[0]).entries[found[1]] if found else None
+
+    def place_of(self, command_id: str) -> Head | None:
+        """Return the block that holds a command's entry."""
+        found = self._reader.execute(
+            "SELECT blocks.number, hash, time_ms FROM entries"
+            " JOIN blocks ON blocks.number = entries.block WHERE id = ?",
+            (command_id,),
+        ).fetchone()
+        return Head(*found) if found else None
 
     def state(self) -> State:
         """Return the state as it is kept.
