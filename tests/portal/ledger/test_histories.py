@@ -8,7 +8,7 @@ from tests.portal.ledger.histories import History
 from helexa.portal.ledger.accounts import CAPPED, FLOORED, Kind, account_of
 from helexa.portal.ledger.block import hash_of, opened, sealed, time_after
 from helexa.portal.ledger.commands import AnyCommand, Capture, Deposit
-from helexa.portal.ledger.entries import COUNTING, MONEY_IN, Entry, EntryKind
+from helexa.portal.ledger.entries import MONEY_IN, Entry, EntryKind
 from helexa.portal.ledger.plan import Entered, plan
 from helexa.portal.ledger.refusals import Code, Refusal
 from helexa.portal.ledger.state import Head, State
@@ -60,7 +60,7 @@ def test_every_currency_adds_up_to_zero(history: History_) -> None:
     sums: defaultdict[tuple[bool, str], int] = defaultdict(int)
     for name, balance in state.balances.items():
         account = account_of(name)
-        sums[account.kind in COUNTING, account.currency] += balance
+        sums[account.is_money, account.currency] += balance
     assert len(sums) == 4
     assert set(sums.values()) == {0}
 
@@ -80,7 +80,7 @@ def test_money_comes_from_deposits_alone(history: History_) -> None:
     owned: defaultdict[str, int] = defaultdict(int)
     for name, balance in state.balances.items():
         account = account_of(name)
-        if account.kind is not Kind.CLEARING and account.kind not in COUNTING:
+        if account.kind is not Kind.CLEARING and account.is_money:
             owned[account.currency] += balance
     assert owned == inside
 

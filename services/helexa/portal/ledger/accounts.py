@@ -52,14 +52,20 @@ class Account:
 
     kind: Kind
     currency: str
+    is_floored: bool
+    """Never below zero."""
+    is_capped: bool
+    """Never above zero."""
+    is_money: bool
+    """Whether it holds money, or only counts."""
 
 
 FLOORED = frozenset(
     (Kind.AVAILABLE, Kind.HELD, Kind.GRANT, Kind.PAYABLE, Kind.PENDING, Kind.BUDGET)
 )
-"""Never below zero."""
 CAPPED = frozenset((Kind.DEBT,))
-"""Never above zero."""
+COUNTING = frozenset((Kind.BUDGET, Kind.METERED))
+"""They hold no money; among themselves they add up to zero too."""
 
 _TOKEN = r"[A-Za-z0-9_-]{1,64}"
 _NAMES = {
@@ -96,7 +102,10 @@ def account_of(name: str) -> Account:
     found = _NAME.fullmatch(name)
     if found is None or found.lastgroup is None:
         raise AccountError(f"{name!r} names no account")
-    return Account(Kind(found.lastgroup), name.rpartition(":")[2])
+    kind = Kind(found.lastgroup)
+    return Account(
+        kind, name.rpartition(":")[2], kind in FLOORED, kind in CAPPED, kind not in COUNTING
+    )
 
 
 def check_balance(name: str, balance: int) -> None:
@@ -105,10 +114,10 @@ def check_balance(name: str, balance: int) -> None:
     Raises:
         AccountError: it is below the floor, above the cap, or no 64-bit number.
     """
-    kind = account_of(name).kind
-    if balance < 0 and kind in FLOORED:
+    account = account_of(name)
+    if balance < 0 and account.is_floored:
         raise AccountError(f"{name} would fall to {balance}")
-    if balance > 0 and kind in CAPPED:
+    if balance > 0 and account.is_capped:
         raise AccountError(f"{name} would rise to {balance}")
     if not -INT64_MAX <= balance <= INT64_MAX:
         raise AccountError(f"{name} would leave the range of numbers")

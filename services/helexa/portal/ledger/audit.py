@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from helexa.portal.ledger.accounts import account_of
 from helexa.portal.ledger.block import BlockError, opened
-from helexa.portal.ledger.entries import COUNTING, EntryError
+from helexa.portal.ledger.entries import EntryError
 from helexa.portal.ledger.errors import DamagedError
 from helexa.portal.ledger.records import Records
 from helexa.portal.ledger.state import Head, State
@@ -100,6 +100,6 @@ def _check_sums(state: State) -> None:
     sums: defaultdict[tuple[bool, str], int] = defaultdict(int)
     for name, balance in state.balances.items():
         account = account_of(name)
-        sums[account.kind in COUNTING, account.currency] += balance
+        sums[account.is_money, account.currency] += balance
     if any(sums.values()):
         raise DamagedError("the balances do not add up to zero")

@@ -45,8 +45,6 @@ MONEY_IN = frozenset((EntryKind.DEPOSIT, EntryKind.PAYOUT_RETURNED))
 """Money comes from outside: a deposit, or a payout that the rail has brought back."""
 MONEY_OUT = frozenset((EntryKind.REFUND, EntryKind.CHARGEBACK, EntryKind.PAYOUT_SETTLED))
 """Money leaves."""
-COUNTING = frozenset((Kind.BUDGET, Kind.METERED))
-"""Accounts that hold no money; among themselves they add up to zero too."""
 
 
 class Entry(HotMessage, frozen=True, kw_only=True, omit_defaults=True):
@@ -104,7 +102,7 @@ def check_entry(entry: Entry) -> None:
             raise EntryError(f"{entry.id}: {amount} cannot be posted")
         if account.kind is Kind.CLEARING:
             _check_rail(entry, amount)
-        sums[account.kind in COUNTING, account.currency] += amount
+        sums[account.is_money, account.currency] += amount
     if any(sums.values()):
         raise EntryError(f"{entry.id}: it does not balance")
 

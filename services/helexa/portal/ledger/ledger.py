@@ -12,10 +12,11 @@ from helexa.bus.lease import Lease
 from helexa.bus.service import Service
 from helexa.portal.ledger.client import posted_of
 from helexa.portal.ledger.projection import Projection
+from helexa.portal.ledger.refusals import Refusal
 from helexa.portal.ledger.replica import Replica
-from helexa.portal.ledger.sequencer import Sequencer
+from helexa.portal.ledger.sequencer import NOT_WRITING, Sequencer
 from helexa.protocol import subjects
-from helexa.protocol.errors import HelexaError
+from helexa.protocol.errors import HelexaError, UnavailableError
 from helexa.protocol.messages.ledger import Posted, PostRequest
 
 _log = logging.getLogger(__name__)
@@ -98,7 +99,12 @@ class Ledger:
     @contextlib.asynccontextmanager
     async def _serving(self, sequencer: Sequencer) -> AsyncIterator[None]:
         async def post(request: PostRequest) -> Posted:
-            return posted_of(await sequencer.submit(request.command))
+            answer = await sequencer.submit(request.command)
+            if isinstance(answer, Refusal) and not self._lease.is_held:
+                # Another writer may have entered what this one does not know of. What it has
+                # entered itself is true all the same.
+                raise UnavailableError(NOT_WRITING)
+            return posted_of(answer)
 
         endpoint = await self._service.serve(
             subjects.POST, post, concurrency=CONCURRENCY, portal=self.portal
