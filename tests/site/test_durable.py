@@ -3,9 +3,12 @@
 
 import asyncio
 
+import pytest
+
 from helexa.bus.bodies import get_body, put_body
 from helexa.bus.buckets import Bucket, Mirror
 from helexa.bus.client import Bus
+from helexa.bus.journal import Journal
 from helexa.bus.lease import Holder
 from helexa.bus.resources import Durability, ensure_resources
 from helexa.bus.tokenlog import append, last_sequence, read_log
@@ -16,6 +19,7 @@ from helexa.portal.accounts.keys import ApiKeys
 from helexa.portal.accounts.sessions import Sessions
 from helexa.portal.accounts.terms import KeyTerms
 from helexa.protocol import resources
+from helexa.protocol.errors import ConflictError
 from helexa.protocol.messages.accounts import User
 from helexa.protocol.naming import encode_token, random_id
 from helexa.protocol.subjects import Role
@@ -115,6 +119,27 @@ async def test_usage_is_sent_by_neurons_and_drained_by_the_portal(site: Site) ->
 
     assert sorted(message.data.decode() for message in batch) == sorted([OWN, OTHER])
     assert left.state.messages == 0
+
+
+async def test_a_journal_is_extended_and_read_by_portals_alone(site: Site) -> None:
+    await create_all(site)
+    subject = resources.LEDGER.subjects[0]
+    async with site.bus(Role.PORTAL) as writer, site.bus(Role.PORTAL) as reader:
+        journal, copy = Journal(writer, resources.LEDGER), Journal(reader, resources.LEDGER)
+        last = await journal.last()
+        async with copy.heard():
+            await journal.append(b"block", after=last)
+            await copy.wait_news()
+        with pytest.raises(ConflictError):
+            await journal.append(b"another", after=last)
+        assert [kept.data async for kept in copy.read(last + 1)] == [b"block"]
+        lease = Bucket(writer, resources.PORTAL_LEASES, Holder)
+        await lease.put("ledger", Holder(instance="a"))
+    for role in (Role.GATEWAY, Role.PROVISIONER):
+        async with site.user(role) as user:
+            await user.client.publish(subject, b"forged")
+            await user.client.publish("$KV.portal_leases.ledger", b"forged")
+            assert len(await user.refused()) == 2
 
 
 async def test_events_are_kept_and_read_by_the_admin(site: Site) -> None:

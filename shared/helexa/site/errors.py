@@ -37,3 +37,7 @@ class JoinTokenError(SiteError):
 
 class ReloadError(SiteError):
     """A server refused its new configuration and keeps the old one."""
+
+
+class NotDurableError(SiteError):
+    """A server acknowledges what it does not have on disk yet."""
