@@ -202,7 +202,7 @@ def test_an_output_that_nobody_reads_is_no_defect() -> None:
 
 @pytest.mark.accepts("CLI-11")
 def test_commands_import_no_rule_of_a_service() -> None:
-    allowed = {"__main__", "settings", "gpu", "backends", "provider"}
+    allowed = {"__main__", "settings", "gpu", "backends", "ledger", "provider"}
     for path in Path(entry.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module:

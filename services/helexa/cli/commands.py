@@ -114,6 +114,12 @@ COMMANDS: dict[str, Command] = {
         "helexa site init --directory /site --store /site/jetstream --server nats",
         LOOK,
     ),
+    "ledger": Command(
+        "helexa.cli.ledger",
+        "Check, show, export and restore this machine's copy of a portal's ledger.",
+        "helexa ledger verify",
+        LOOK,
+    ),
     "config": Command(
         "helexa.cli.config",
         "Show each setting and where its value comes from.",

@@ -174,6 +174,10 @@ class DataDir:
         """The key of one neuron."""
         return self.neuron(name) / "neuron.nk"
 
+    def ledger(self, portal: str) -> Path:
+        """The directory of this machine's copy of a portal's ledger."""
+        return self.path / "ledgers" / encode_token(portal)
+
     @property
     def models(self) -> Path:
         """Weights."""

@@ -102,15 +102,16 @@ async def test_of_two_writers_at_once_no_block_is_lost_and_none_is_double(site: 
 
     async def write(which: int, numbers: range) -> None:
         replica, sequencer = both[which], site.write(both[which])
+        running = site.running[-1]
         for number in numbers:
             while True:
                 try:
                     await enter(sequencer, deposit(number))
                 except UnavailableError:
-                    await sequencer.kept()
+                    await asyncio.wait({running})
                     replica.state = replica.projection.state()
                     await replica.catch_up()
-                    sequencer = site.write(replica)
+                    sequencer, running = site.write(replica), site.running[-1]
                 else:
                     acknowledged.append(number)
                     break

@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
-"""What can be wrong with a ledger as a whole, which no command can mend."""
+"""What can be wrong with a ledger as a whole, which no command can mend.
+
+These errors never cross the bus. A process that meets one ends as for a wrong setting: to start it
+again changes nothing.
+"""
+
+from helexa.process.settings import SettingsError
 
 
-class LedgerError(Exception):
+class LedgerError(SettingsError):
     """The ledger cannot be used."""
 
 

@@ -98,7 +98,7 @@ class Sequencer:
             state.head = head
             await self._replica.journal.append(data, after=head.number - 1)
             self._tell([each for each in answers if _is_new(each[1])], head)
-            await self.kept()
+            await self._kept()
             self._keeping = asyncio.create_task(self._replica.keep([applied]))
         self._tell([each for each in answers if not _is_new(each[1])], state.head)
         self._in_work = []
@@ -117,12 +117,8 @@ class Sequencer:
         # What the projection does not have yet is in the block that has just been written.
         return self._replica.projection.place_of(entry.id) or head
 
-    async def kept(self) -> None:
-        """Return when the projection has all blocks that were written and answered.
-
-        Raises:
-            LedgerError: it cannot be written.
-        """
+    async def _kept(self) -> None:
+        """Wait for the block before to be in the projection; then this one may follow."""
         if self._keeping is not None:
             await asyncio.wait({self._keeping})
             self._keeping.result()
