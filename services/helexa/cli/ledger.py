@@ -12,7 +12,6 @@ from helexa.bus.client import Bus
 from helexa.bus.journal import Journal
 from helexa.bus.resources import ensure_resources
 from helexa.cli.flags import add_settings_flags, settings_flags
-from helexa.portal.ledger.accounts import MICRO
 from helexa.portal.ledger.audit import exported, verify
 from helexa.portal.ledger.errors import LedgerError
 from helexa.portal.ledger.records import Line, Records
@@ -22,6 +21,7 @@ from helexa.process.durability import durability_of
 from helexa.process.lifecycle import EXIT_FAILED
 from helexa.process.settings import load_settings
 from helexa.protocol import resources
+from helexa.protocol.money import format_amount
 from helexa.protocol.subjects import Role
 from helexa.site.connect import data_dir_of, site_connection
 
@@ -87,9 +87,9 @@ def _verify(records: Records, arguments: argparse.Namespace) -> int:
 
 def _statement(records: Records, arguments: argparse.Namespace) -> int:
     found = records.statement(arguments.account, arguments.since, arguments.until)
-    rows = [f"{'':20}  {'':>20}  {amount_text(found.opening):>20}  opening balance"]
+    rows = [f"{'':20}  {'':>20}  {format_amount(found.opening):>20}  opening balance"]
     rows += map(_row, found.lines)
-    rows.append(f"{'':20}  {'':>20}  {amount_text(found.closing):>20}  closing balance")
+    rows.append(f"{'':20}  {'':>20}  {format_amount(found.closing):>20}  closing balance")
     sys.stdout.write("\n".join(rows) + "\n")
     return 0
 
@@ -111,15 +111,9 @@ async def _restore(settings: PortalSettings, portal: str, records: Records) -> i
     return 0
 
 
-def amount_text(micro_units: int) -> str:
-    """Return an amount in units of its currency."""
-    whole, rest = divmod(abs(micro_units), MICRO)
-    return f"{'-' if micro_units < 0 else ''}{whole}.{rest:06}"
-
-
 def _row(line: Line) -> str:
     at = datetime.fromtimestamp(line.time_ms / 1000, UTC)
-    amounts = f"{amount_text(line.amount):>20}  {amount_text(line.balance):>20}"
+    amounts = f"{format_amount(line.amount):>20}  {format_amount(line.balance):>20}"
     return f"{at:%Y-%m-%dT%H:%M:%SZ}  {amounts}  {line.kind} {line.id}"
 
 

@@ -19,6 +19,7 @@ from helexa.portal.ledger.plan import Entered, plan
 from helexa.portal.ledger.projection import Applied, Projection, open_projection
 from helexa.portal.ledger.records import FILE, Records
 from helexa.portal.ledger.state import State
+from helexa.protocol.money import parse_amount
 
 LEDGER = "default"
 
@@ -208,8 +209,7 @@ def test_an_export_has_one_line_a_block_and_amounts_as_text(projection: Projecti
     assert lines[2]["hash"] == history.state.head.hash.hex()
     entries = [entry for line in lines for entry in line["entries"]]
     postings = [each for entry in entries for each in entry.get("postings", [])]
-    assert sum(int(amount) for _, amount in postings) == 0
-    assert all(isinstance(amount, str) for _, amount in postings)
+    assert sum(parse_amount(amount) for _, amount in postings) == 0
 
 
 def test_others_read_while_one_writes(projection: Projection, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 import pytest
 
 from helexa.portal.ledger import accounts
-from helexa.portal.ledger.accounts import INT64_MAX, AccountError, account_of
+from helexa.portal.ledger.accounts import AccountError, account_of
 from helexa.portal.ledger.commands import (
     AnyCommand,
     Capture,
@@ -26,6 +26,7 @@ from helexa.portal.ledger.holds import period_of
 from helexa.portal.ledger.plan import Entered, enter, plan
 from helexa.portal.ledger.refusals import Code, Refusal
 from helexa.portal.ledger.state import State
+from helexa.protocol.money import LARGEST_AMOUNT
 
 NOW = 1_770_000_000_000
 USD = "USD"
@@ -252,7 +253,7 @@ def test_a_payout_arrives_or_fails_once_and_may_come_back() -> None:
     [
         deposit(0),
         deposit(-5),
-        deposit(INT64_MAX + 1),
+        deposit(LARGEST_AMOUNT + 1),
         deposit(2**70),
         deposit(10, fee=10),
         deposit(10, ""),
@@ -280,7 +281,7 @@ def test_bytes_that_are_no_command_are_refused() -> None:
 
 
 def test_a_balance_stays_a_64_bit_number() -> None:
-    state = after(deposit(INT64_MAX))
+    state = after(deposit(LARGEST_AMOUNT))
     before = dict(state.balances)
     assert refused(state, deposit(1, "two")) == Code.OUT_OF_RANGE
     assert state.balances == before

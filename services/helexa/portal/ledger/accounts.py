@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
-INT64_MAX = 2**63 - 1
-MICRO = 1_000_000
-"""Micro-units in one unit of a currency."""
+from helexa.protocol.money import LARGEST_AMOUNT
 
 
 class Kind(StrEnum):
@@ -119,7 +117,7 @@ def check_balance(name: str, balance: int) -> None:
         raise AccountError(f"{name} would fall to {balance}")
     if balance > 0 and account.is_capped:
         raise AccountError(f"{name} would rise to {balance}")
-    if not -INT64_MAX <= balance <= INT64_MAX:
+    if not -LARGEST_AMOUNT <= balance <= LARGEST_AMOUNT:
         raise AccountError(f"{name} would leave the range of numbers")
 
 

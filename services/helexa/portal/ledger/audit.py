@@ -13,6 +13,10 @@ from helexa.portal.ledger.errors import DamagedError
 from helexa.portal.ledger.records import Records
 from helexa.portal.ledger.state import Head, State
 from helexa.protocol.codec import Plain, unpack_plain
+from helexa.protocol.money import format_amount
+
+AMOUNTS = frozenset(("amount", "postings", "sources", "uncovered"))
+"""The fields of an entry that hold amounts, alone or beside names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ def verify(records: Records) -> Audit:
 
 
 def exported(records: Records) -> Iterator[str]:
-    """Yield each block as a line of JSON; amounts are strings, bytes hexadecimal.
+    """Yield each block as a line of JSON; amounts are decimal text, bytes hexadecimal.
 
     Raises:
         DamagedError: the chain is broken.
@@ -72,15 +76,14 @@ def exported(records: Records) -> Iterator[str]:
         yield json.dumps(line, separators=(",", ":"))
 
 
-def _readable(value: Plain) -> Plain:
+def _readable(value: Plain, name: str = "") -> Plain:
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, list):
-        return [_readable(each) for each in value]
+        return [_readable(each, name) for each in value]
     if isinstance(value, dict):
-        return {name: _readable(each) for name, each in value.items()}
-    # A number of 64 bits does not survive every reader of JSON.
-    return str(value) if type(value) is int else value
+        return {key: _readable(each, key) for key, each in value.items()}
+    return format_amount(value) if name in AMOUNTS and type(value) is int else value
 
 
 def _take(state: State, ledger: str, data: bytes) -> int:

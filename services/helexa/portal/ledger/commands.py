@@ -11,7 +11,6 @@ from typing import Annotated
 from msgspec import Meta
 from typing_extensions import override
 
-from helexa.portal.ledger.accounts import INT64_MAX
 from helexa.portal.ledger.ids import (
     capture_id,
     closing_id,
@@ -21,15 +20,16 @@ from helexa.portal.ledger.ids import (
 )
 from helexa.protocol.codec import Canonical
 from helexa.protocol.messages.base import HotMessage
+from helexa.protocol.money import LARGEST_AMOUNT
 
 Token = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 Name = Annotated[str, Meta(pattern=r"^[!-~]{1,200}\Z")]
 """An outside name, such as a request's or a payment's."""
 Text = Annotated[str, Meta(max_length=200)]
 Currency = Annotated[str, Meta(pattern=r"^[A-Z]{3,5}\Z")]
-Amount = Annotated[int, Meta(gt=0, le=INT64_MAX)]
+Amount = Annotated[int, Meta(gt=0, le=LARGEST_AMOUNT)]
 """Micro-units."""
-Count = Annotated[int, Meta(ge=0, le=INT64_MAX)]
+Count = Annotated[int, Meta(ge=0, le=LARGEST_AMOUNT)]
 Payees = Annotated[tuple[tuple[Token, Amount], ...], Meta(max_length=16)]
 """Providers and what each has earned."""
 

@@ -7,15 +7,11 @@ from enum import StrEnum
 
 from msgspec import field
 
-from helexa.portal.ledger.accounts import (
-    INT64_MAX,
-    AccountError,
-    Kind,
-    account_of,
-)
+from helexa.portal.ledger.accounts import AccountError, Kind, account_of
 from helexa.portal.ledger.items import Item
 from helexa.protocol.codec import Canonical
 from helexa.protocol.messages.base import HotMessage
+from helexa.protocol.money import LARGEST_AMOUNT
 
 Posting = tuple[str, int]
 """An account and what is added to it, in micro-units."""
@@ -98,7 +94,7 @@ def check_entry(entry: Entry) -> None:
         if name <= last:
             raise EntryError(f"{entry.id}: postings are not in order")
         last = name
-        if not amount or abs(amount) > INT64_MAX:
+        if not amount or abs(amount) > LARGEST_AMOUNT:
             raise EntryError(f"{entry.id}: {amount} cannot be posted")
         if account.kind is Kind.CLEARING:
             _check_rail(entry, amount)
