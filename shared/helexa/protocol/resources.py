@@ -168,7 +168,7 @@ SESSIONS = Bucket("sessions", _PORTAL, _PORTAL, _PORTAL, ttl_s=SESSION_S)
 """A `Session` a digest."""
 CHALLENGES = Bucket("challenges", _PORTAL, _PORTAL, _PORTAL, ttl_s=CHALLENGE_S)
 """A `Challenge` a digest."""
-PORTAL_LEASES = Bucket("portal_leases", _PORTAL, _PORTAL, _PORTAL, ttl_s=10.0)
+PORTAL_LEASES = Bucket("portal_leases", _PORTAL, _PORTAL, _PORTAL, ttl_s=5.0)
 """Which portal writes a ledger."""
 BUCKETS = (
     MODELS,
