@@ -97,9 +97,9 @@ class Sequencer:
             applied = Applied(entries, data, head, state.take_changes())
             state.head = head
             await self._replica.journal.append(data, after=head.number - 1)
+            before, self._keeping = self._keeping, self._keep(applied)
             self._tell([each for each in answers if _is_new(each[1])], head)
-            await self._kept()
-            self._keeping = asyncio.create_task(self._replica.keep([applied]))
+            await _done(before)
         self._tell([each for each in answers if not _is_new(each[1])], state.head)
         self._in_work = []
 
@@ -117,11 +117,15 @@ class Sequencer:
         # What the projection does not have yet is in the block that has just been written.
         return self._replica.projection.place_of(entry.id) or head
 
-    async def _kept(self) -> None:
-        """Wait for the block before to be in the projection; then this one may follow."""
-        if self._keeping is not None:
-            await asyncio.wait({self._keeping})
-            self._keeping.result()
+    def _keep(self, applied: Applied) -> asyncio.Task[None]:
+        """Begin to write a block into the projection, after the one before it."""
+        before = self._keeping
+
+        async def keep() -> None:
+            await _done(before)
+            await self._replica.keep([applied])
+
+        return asyncio.create_task(keep())
 
     def _end(self) -> None:
         self._has_ended = True
@@ -135,3 +139,10 @@ class Sequencer:
 
 def _is_new(found: Entered | Refusal) -> bool:
     return isinstance(found, Entered) and found.is_new
+
+
+async def _done(keeping: asyncio.Task[None] | None) -> None:
+    """Wait for a task, which goes on when this is cancelled."""
+    if keeping is not None:
+        await asyncio.wait({keeping})
+        keeping.result()
