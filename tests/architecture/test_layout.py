@@ -25,7 +25,7 @@ TOP_LEVEL = {
 IDENTIFIER = "SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0"
 VAGUE = {"utils", "helpers", "common", "manager", "misc", "data", "info"}
 MAX_MODULE_LINES = 300
-TABLES = {"subjects.py": 460, "errors.py": 340}
+TABLES = {"subjects.py": 480, "errors.py": 340}
 """Modules of declarations only, which belong together in one place."""
 
 
