@@ -4,12 +4,18 @@
 import argparse
 from pathlib import Path
 from typing import ClassVar
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from helexa.cli.api import Api
 from helexa.cli.flags import add_settings_flags, settings_flags
-from helexa.process.settings import ServiceSettings, SettingsError, load_settings
+from helexa.process.settings import (
+    ServiceSettings,
+    SettingsError,
+    SocketAddress,
+    load_settings,
+)
 from helexa.site.connect import data_dir_of
 from helexa.site.files import read_secret
 from helexa.site.layout import SiteFile
@@ -27,7 +33,7 @@ class ClientSettings(ServiceSettings):
     gateway_url: str | None = None
     """Base URL of the gateway; `None`: the site of the data directory."""
     key: SecretStr | None = None
-    """The API key; `None`: the one in the data directory."""
+    """The API key; `None`: the one in the data directory, which a foreign address is not sent."""
 
 
 def add_reach_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,10 +60,9 @@ def orchestrator(arguments: argparse.Namespace) -> Api:
     settings = read_client_settings(arguments)
     data = data_dir_of(settings)
     site = SiteFile.load(data.site_file)
-    url = settings.orchestrator_url or (site.orchestrator_url if site else None)
-    return Api(
-        "the orchestrator", _known(url, "orchestrator"), _key(settings, data.orchestrator_key)
-    )
+    own = site.orchestrator_url if site else None
+    url = _known(settings.orchestrator_url or own, "orchestrator")
+    return Api("the orchestrator", url, _key(settings, data.orchestrator_key, url, own))
 
 
 def gateway(arguments: argparse.Namespace) -> Api:
@@ -80,8 +85,9 @@ def gateway_address(arguments: argparse.Namespace) -> tuple[str, str | None]:
     settings = read_client_settings(arguments)
     data = data_dir_of(settings)
     site = SiteFile.load(data.site_file)
-    url = settings.gateway_url or (site.gateway_url if site else None)
-    return _known(url, "gateway"), _key(settings, data.gateway_key)
+    own = site.gateway_url if site else None
+    url = _known(settings.gateway_url or own, "gateway")
+    return url, _key(settings, data.gateway_key, url, own)
 
 
 def _known(url: str | None, name: str) -> str:
@@ -93,7 +99,15 @@ def _known(url: str | None, name: str) -> str:
     return url.rstrip("/")
 
 
-def _key(settings: ClientSettings, file: Path) -> str | None:
+def _key(settings: ClientSettings, file: Path, url: str, own: str | None) -> str | None:
+    """Return the key for `url`: the one that is given, or else the site's, if it is for there."""
     if settings.key is not None:
         return settings.key.get_secret_value()
-    return read_secret(file) if file.exists() else None
+    # Who names another machine's address means that machine, whatever site is set up here.
+    is_meant = settings.data_dir is not None or _is_local(url) or url == (own or "").rstrip("/")
+    return read_secret(file) if is_meant and file.exists() else None
+
+
+def _is_local(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return SocketAddress(host=host, port=0).is_loopback
