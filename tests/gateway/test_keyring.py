@@ -13,13 +13,14 @@ from tests.gateway.test_refusals import CHAT, OK, checked
 
 from helexa.bus.buckets import Bucket
 from helexa.bus.resources import Durability, ensure_resources
-from helexa.gateway.authority import Caller, Claim, digest_of
+from helexa.gateway.authority import Caller, Claim
 from helexa.gateway.keyring import Keyring, Known
 from helexa.gateway.rates import Rates, duration
 from helexa.protocol import resources
 from helexa.protocol.errors import UnauthorizedError, UnavailableError
 from helexa.protocol.messages.accounts import KeyGrant
 from helexa.protocol.messages.execution import TokenUsage
+from helexa.protocol.naming import digest_of
 from helexa.protocol.subjects import Role
 
 SECRET = "sk-hx-right"

@@ -6,7 +6,6 @@ import pytest
 
 from helexa.portal.accounts.addresses import address_key, normalise
 from helexa.portal.accounts.minting import (
-    digest_of,
     form_token,
     hint_of,
     is_form_token,
@@ -20,7 +19,7 @@ from helexa.portal.accounts.sessions import is_good
 from helexa.portal.accounts.terms import KeyTerms, grant_of, revoked, with_terms
 from helexa.protocol.errors import BadRequestError, ForbiddenError
 from helexa.protocol.messages.accounts import Budget, Session, User
-from helexa.protocol.naming import is_token
+from helexa.protocol.naming import digest_of, is_token
 
 ADA = User(
     user_id="user_ada",

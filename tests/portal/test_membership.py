@@ -22,7 +22,6 @@ from helexa.portal.accounts.keys import ApiKeys
 from helexa.portal.accounts.letters import Letter, LetterFile, LetterKind
 from helexa.portal.accounts.management import Management
 from helexa.portal.accounts.membership import Customs, Membership
-from helexa.portal.accounts.minting import digest_of
 from helexa.portal.accounts.terms import MAX_KEYS, KeyTerms
 from helexa.process.rates import Rate
 from helexa.protocol import subjects
@@ -36,7 +35,7 @@ from helexa.protocol.errors import (
 )
 from helexa.protocol.messages.accounts import KeyGrant, User
 from helexa.protocol.messages.events import StateEvent
-from helexa.protocol.naming import random_id
+from helexa.protocol.naming import digest_of, random_id
 from helexa.protocol.subjects import Role
 
 PASSWORD = "seven green pears"

@@ -12,7 +12,6 @@ from helexa.bus.journal import Journal
 from helexa.bus.lease import Holder
 from helexa.bus.resources import Durability, ensure_resources
 from helexa.bus.tokenlog import append, last_sequence, read_log
-from helexa.gateway.authority import digest_of
 from helexa.gateway.keyring import Keyring
 from helexa.portal.accounts.audit import Audit
 from helexa.portal.accounts.keys import ApiKeys
@@ -21,7 +20,7 @@ from helexa.portal.accounts.terms import KeyTerms
 from helexa.protocol import resources
 from helexa.protocol.errors import ConflictError
 from helexa.protocol.messages.accounts import User
-from helexa.protocol.naming import encode_token, random_id
+from helexa.protocol.naming import digest_of, encode_token, random_id
 from helexa.protocol.subjects import Role
 
 from .conftest import OTHER, OWN, Site

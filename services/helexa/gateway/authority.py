@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """Who may ask, and what they may spend."""
 
-import hashlib
 import logging
 import sys
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from helexa.process.settings import SocketAddress
 from helexa.protocol.errors import ForbiddenError, UnauthorizedError
 from helexa.protocol.messages.accounts import ALL_SCOPES, Budget
 from helexa.protocol.messages.execution import TokenUsage
+from helexa.protocol.naming import digest_of
 from helexa.site.connect import data_dir_of
 from helexa.site.files import create_secret, read_secret
 from helexa.site.keys import random_key
@@ -187,8 +187,3 @@ def _first_key(path: Path) -> str:
         sys.stdout.flush()
         return digest_of(key)
     return digest_of(read_secret(path))
-
-
-def digest_of(key: str) -> str:
-    """Return the name under which a key is known: its SHA-256, in hexadecimal."""
-    return hashlib.sha256(key.encode()).hexdigest()

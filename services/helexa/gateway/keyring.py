@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from helexa.bus.buckets import Bucket, Mirror
 from helexa.bus.client import Bus
-from helexa.gateway.authority import Caller, Claim, SettingsAuthority, digest_of
+from helexa.gateway.authority import Caller, Claim, SettingsAuthority
 from helexa.protocol import resources
 from helexa.protocol.errors import HelexaError, UnauthorizedError, UnavailableError
 from helexa.protocol.messages.accounts import KeyGrant
 from helexa.protocol.messages.execution import TokenUsage
+from helexa.protocol.naming import digest_of
 
 SHORTEST_WAIT_S = 2.0
 

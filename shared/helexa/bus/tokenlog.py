@@ -15,6 +15,7 @@ from nats.js import api
 from helexa.bus import headers
 from helexa.bus.batches import BATCH, BATCH_DEADLINE_S, Kept, read_batch
 from helexa.bus.client import Bus
+from helexa.bus.journal import WRONG_LAST_SEQUENCE
 from helexa.protocol import resources, subjects
 from helexa.protocol.errors import ConflictError, UnavailableError
 
@@ -27,7 +28,6 @@ CATCH_UP_S = 5.0
 """A copy of the log that lags behind gets so long."""
 CATCH_UP_EVERY_S = 0.05
 NOTHING_MISSING = sys.maxsize
-WRONG_LAST_SEQUENCE = 10071
 
 
 async def read_log(bus: Bus, subject: str) -> list[Kept]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LicenseRef-PolyForm-Shield-1.0.0
 """Names that become subject tokens, keys or ids."""
 
+import hashlib
 import os
 import re
 
@@ -57,6 +58,14 @@ _LETTERS = b"abcdefghijklmnopqrstuvwxyz234567" * 8
 _pieces: list[str] = []
 """Each is given out once; `list.pop` is one step, so that threads share it."""
 os.register_at_fork(after_in_child=_pieces.clear)
+
+
+def digest_of(secret: str) -> str:
+    """Return the name under which a key's or a secret's record is kept: SHA-256, in hexadecimal.
+
+    A fast digest is enough for what nobody could guess anyway; passwords need another.
+    """
+    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def instance_id() -> str:

@@ -3,11 +3,12 @@
 
 from helexa.bus.buckets import Bucket, Entry
 from helexa.bus.client import Bus
-from helexa.portal.accounts.minting import digest_of, mint_secret
+from helexa.portal.accounts.minting import mint_secret
 from helexa.portal.accounts.users import NOBODY
 from helexa.protocol import resources
 from helexa.protocol.errors import BadRequestError, ConflictError
 from helexa.protocol.messages.accounts import Challenge, ChallengePurpose, User
+from helexa.protocol.naming import digest_of
 
 LASTS_S = {ChallengePurpose.VERIFY: resources.CHALLENGE_S, ChallengePurpose.RESET: 3600.0}
 """How long each is good for."""

@@ -5,7 +5,7 @@ import hashlib
 import hmac
 from typing import NamedTuple
 
-from helexa.protocol.naming import random_id
+from helexa.protocol.naming import digest_of, random_id
 from helexa.site.keys import random_key
 
 SECRET_BITS = 256
@@ -30,14 +30,6 @@ def mint_key() -> Minted:
     """Return a new API key."""
     secret = random_key()
     return Minted(secret, digest_of(secret))
-
-
-def digest_of(secret: str) -> str:
-    """Return the name under which a secret's record is kept: SHA-256, in hexadecimal.
-
-    A fast digest is enough for what nobody could guess anyway; passwords need another.
-    """
-    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def hint_of(secret: str) -> str:

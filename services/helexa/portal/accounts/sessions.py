@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 from helexa.bus.buckets import Bucket
 from helexa.bus.client import Bus
-from helexa.portal.accounts.minting import digest_of, mint_secret
+from helexa.portal.accounts.minting import mint_secret
 from helexa.protocol import resources
 from helexa.protocol.messages.accounts import Session, User, UserStatus
+from helexa.protocol.naming import digest_of
 
 
 class Opened(NamedTuple):

@@ -19,6 +19,7 @@ from helexa.portal.ledger.ids import (
     settlement_id,
 )
 from helexa.protocol.codec import Canonical
+from helexa.protocol.messages.accounts import BUDGET_PERIODS
 from helexa.protocol.messages.base import HotMessage
 from helexa.protocol.money import LARGEST_AMOUNT
 
@@ -33,7 +34,7 @@ Count = Annotated[int, Meta(ge=0, le=LARGEST_AMOUNT)]
 Payees = Annotated[tuple[tuple[Token, Amount], ...], Meta(max_length=16)]
 """Providers and what each has earned."""
 
-WINDOWS = ("day", "week", "month", "total")
+WINDOWS = BUDGET_PERIODS
 Window = Annotated[str, Meta(pattern=rf"^({'|'.join(WINDOWS)})\Z")]
 
 

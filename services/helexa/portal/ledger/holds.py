@@ -3,6 +3,7 @@
 
 from datetime import UTC, datetime
 
+from helexa.portal.accounts.periods import period_at
 from helexa.portal.ledger import accounts
 from helexa.portal.ledger.commands import (
     WINDOWS,
@@ -182,13 +183,7 @@ def set_budget(state: State, command: SetBudget, time_ms: int) -> Draft:
 
 def period_of(window: str, time_ms: int) -> str:
     """Return the name of the day, week or month, in UTC, that a time falls in."""
-    if window == "total":
-        return window
-    day = datetime.fromtimestamp(time_ms / 1000, UTC).date()
-    if window == "week":
-        year, week, _ = day.isocalendar()
-        return f"{year}-W{week:02}"
-    return day.isoformat() if window == "day" else day.isoformat()[:7]
+    return period_at(window, datetime.fromtimestamp(time_ms / 1000, UTC)).name
 
 
 def _budgets(state: State, command: Hold, time_ms: int) -> tuple[str, ...]:
